@@ -1,0 +1,261 @@
+"""cvm-qmail: the command.
+
+Exit status: of a server, 0 when it was told to stop; 1 wrong usage; 100 a setting is wrong; 111
+something is missing or refused for now.  Without an argument, the response code.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from cvm_qmail import __version__
+from cvm_qmail.settings import BadSetting, Settings
+
+if TYPE_CHECKING:
+    from cvm_qmail.lookups import ModuleFactory
+    from cvm_qmail.serve import Door
+
+USAGE = """\
+usage: {program} cvm-local:/path/to/socket
+or:    {program} cvm-udp:hostname:port
+or:    {program}                            (request on standard input)
+option: --takeover    take the socket's path over from a server that is running
+        --version, --help
+"""
+
+USAGE_STATUS = 1
+PERMANENT = 100
+TEMPORARY = 111
+
+
+class Failure(Exception):
+    """The program cannot go on: a message, and the exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def main() -> int:
+    """The command `cvm-qmail`."""
+    from cvm_qmail.lookups import qmail
+
+    return run("cvm-qmail", qmail, sys.argv[1:])
+
+
+def run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
+    """Runs the module that `factory` makes as `arguments` say; the exit status."""
+    try:
+        return _run(program, factory, arguments)
+    except BadSetting as bad:
+        message, status = str(bad), PERMANENT
+    except Failure as failure:
+        message, status = str(failure), failure.status
+    except OSError as error:
+        message, status = str(error), TEMPORARY
+    print(f"{program}: {message}", file=sys.stderr)
+    return status
+
+
+def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
+    takeover = "--takeover" in arguments
+    arguments = [argument for argument in arguments if argument != "--takeover"]
+    if not arguments and not takeover:
+        return _command(factory, Settings.from_environment())
+    if arguments == ["--help"]:
+        print(USAGE.format(program=program), end="")
+        return 0
+    if arguments == ["--version"]:
+        print(f"{program} {__version__}")
+        return 0
+    scheme, _, address = arguments[0].partition(":") if len(arguments) == 1 else ("", "", "")
+    if scheme not in _SCHEMES or not address:
+        raise Failure("wrong usage\n" + USAGE.format(program=program), USAGE_STATUS)
+    return _SCHEMES[scheme](program, factory, Settings.from_environment(), address, takeover)
+
+
+def _command(factory: ModuleFactory, settings: Settings) -> int:
+    from cvm_qmail import wire
+    from cvm_qmail.log import as_text, unforeseen
+    from cvm_qmail.lookups import asking
+    from cvm_qmail.responder import Event, responder
+    from cvm_qmail.tables import Tables
+    from cvm_qmail.transports import command
+
+    def report(event: Event) -> None:
+        if event.mark == "?":  # standard output is the client's; a trouble belongs in its log all the same
+            print(as_text(event, time.monotonic() - event.began), file=sys.stderr, flush=True)
+
+    def late(request: bytes) -> bytes:
+        print(f"? the look-up took longer than {settings.lookup_timeout:g} seconds", file=sys.stderr)
+        return wire.refusal(request, wire.Code.IO)
+
+    request = command.read_request()
+    ask = asking(factory(Tables(settings), settings), settings.lookup_secret)
+    respond = responder(
+        ask, secret=settings.lookup_secret, report=report, clock=time.monotonic, unforeseen=unforeseen
+    )
+    return command.run(request, respond, late, settings.lookup_timeout)
+
+
+def _serve_local(program: str, factory: ModuleFactory, settings: Settings, address: str, takeover: bool) -> int:
+    from cvm_qmail.serve import Door
+    from cvm_qmail.transports import local
+
+    path = os.fsencode(address)
+    owner, group = _owner(settings)
+    activated = _activated(socket.SOCK_STREAM)
+    if activated is not None:
+        return _serve(program, factory, settings, lambda: Door(activated, None, None))
+    if len(path) > local.PATH_LIMIT:
+        raise Failure(f"{address}: {len(path)} bytes, expected at most {local.PATH_LIMIT}", PERMANENT)
+    if not takeover:
+        try:
+            local.check_free(path)
+        except local.InUse as in_use:
+            raise Failure(f"{in_use} (--takeover replaces it)", TEMPORARY) from None
+
+    def bind() -> Door:
+        listener, inode = local.listen(path, settings.socket_mode, owner, group)
+        return Door(listener, path, inode)
+
+    return _serve(program, factory, settings, bind)
+
+
+def _serve_udp(program: str, factory: ModuleFactory, settings: Settings, address: str, takeover: bool) -> int:
+    import ipaddress
+
+    from cvm_qmail.serve import Door
+    from cvm_qmail.transports import udp
+
+    try:
+        host, port = udp.split(address)
+    except ValueError as error:
+        raise Failure(f"{error}\n" + USAGE.format(program=program), USAGE_STATUS) from None
+    if takeover:
+        raise Failure("--takeover: only a Unix socket's path can be taken over", USAGE_STATUS)
+    bound = _activated(socket.SOCK_DGRAM)
+    if bound is None:
+        bound = udp.bind(host, port)
+    if not settings.lookup_secret and not ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback:
+        _warn(program, f"listening on {address}, beyond this host, without a secret: anybody there may ask")
+    return _serve(program, factory, settings, lambda: Door(bound, None, None))
+
+
+_SCHEMES = {"cvm-local": _serve_local, "cvm-udp": _serve_udp}
+
+
+def _serve(program: str, factory: ModuleFactory, settings: Settings, bind: Callable[[], Door]) -> int:
+    from cvm_qmail.log import Log
+    from cvm_qmail.lookups import asking
+    from cvm_qmail.responder import Ask
+    from cvm_qmail.serve import Supervisor, clock
+    from cvm_qmail.tables import Hazards, Tables, rights
+
+    def service(settings: Settings, hazards: Hazards) -> Ask:
+        return asking(factory(Tables(settings, hazards=hazards), settings), settings.lookup_secret)
+
+    factory(Tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
+    log = Log(1, settings.log, clock)
+    door = bind()
+    dropped = rights.drop_groups()
+    _advise(program, settings, dropped)
+    return Supervisor(settings, service, door, bind, log).run()
+
+
+def _activated(kind: socket.SocketKind) -> socket.socket | None:
+    """The socket that the service manager passed (sd_listen_fds(3)); None if it passed none."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not (count := os.environ.get("LISTEN_FDS")):
+        return None
+    if count != "1":
+        raise Failure(f"LISTEN_FDS: found {count!r}, expected 1", PERMANENT)
+    passed = socket.socket(fileno=3)
+    if passed.type != kind:
+        raise Failure(f"LISTEN_FDS: found a socket of type {passed.type}, expected {kind}", PERMANENT)
+    passed.setblocking(False)
+    os.set_inheritable(3, False)
+    return passed
+
+
+def _owner(settings: Settings) -> tuple[int, int]:
+    """Uid and gid for the socket; -1: leave."""
+    uid = gid = -1
+    if settings.socket_owner is not None:
+        uid, gid = _user(settings.socket_owner)
+    if settings.socket_group is not None:
+        gid = _group(settings.socket_group)
+    return uid, gid
+
+
+def _user(text: str) -> tuple[int, int]:
+    import pwd
+
+    if text.isdecimal():
+        return int(text), -1
+    try:
+        entry = pwd.getpwnam(text)
+    except KeyError:
+        raise BadSetting("CVM_SOCKET_OWNER", text, "the name of a user, or a uid") from None
+    return entry.pw_uid, entry.pw_gid
+
+
+def _group(text: str) -> int:
+    import grp
+
+    if text.isdecimal():
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise BadSetting("CVM_SOCKET_GROUP", text, "the name of a group, or a gid") from None
+
+
+def _warn(program: str, text: str) -> None:
+    print(f"{program}: warning: {text}", file=sys.stderr, flush=True)
+
+
+def _advise(program: str, settings: Settings, dropped: bool) -> None:
+    """Says what the administrator should know, in a child: a folder on a dead server must not keep us from serving."""
+    if os.fork():
+        return
+    try:
+        for advice in advise(settings, dropped):
+            _warn(program, advice)
+    finally:
+        os._exit(0)
+
+
+def advise(settings: Settings, dropped: bool) -> Iterator[str]:
+    """What an administrator should know at start.  `dropped`: whether supplementary groups could be left."""
+    from cvm_qmail.answer import Unavailable
+    from cvm_qmail.tables import Tables
+    from cvm_qmail.tables.rights import Switch
+
+    root = os.fsdecode(settings.qmail_root)
+    if settings.lookup_secret is None:
+        yield "CVM_LOOKUP_SECRET is not set: every address that exists is answered 6 (set it, even empty, to look up)"
+    tables = Tables(settings)
+    if not os.path.isdir(settings.qmail_root + b"/control"):
+        yield f"QMAIL_ROOT: {root} has no folder control: every address is answered 4 until it has"
+    else:
+        try:
+            tables.controls()
+        except Unavailable as trouble:
+            yield f"{os.fsdecode(trouble.where)}: {trouble.detail}: every address is answered 4, as qmail would not start"
+    if Switch().may:
+        try:
+            accounts = tables.accounts()
+            for name in (b"qmailp", b"qmails"):
+                if accounts.get(name) is None:
+                    yield f"there is no account {name.decode()}: judging with this process's own rights in its stead"
+        except Unavailable as trouble:
+            yield f"{os.fsdecode(trouble.where)}: {trouble.detail}: no local address can be judged"
+    else:
+        yield "this process may not look with other users' rights: judging by owner and mode bits"
+        if not dropped:
+            yield "this process may not leave its supplementary groups: they count where it looks itself"

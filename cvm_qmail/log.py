@@ -1,0 +1,153 @@
+"""One escaped line per request, on standard output.
+
+    + joe-foo@example.org joe dotqmail /home/joe/.qmail-foo 85us
+    - nobody@example.org alias no-mailbox /var/qmail/alias 91us
+    ? joe@example.org joe home /home/joe 64us Permission denied
+
+Result, address, controlling user, reason, deciding file or table, time, and for a trouble what it
+was; ``-`` stands for nothing.  The first two fields are the C program's.
+
+Law: logging never blocks an answer.  A line that a full pipe does not take waits in a bounded
+buffer; beyond that lines are counted, and the count is logged when there is room again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import stat
+from collections.abc import Callable
+
+from cvm_qmail.responder import Event
+
+BACKLOG = 1 << 18
+"""Bytes of lines that wait for a full pipe."""
+
+ATOMIC = select.PIPE_BUF
+"""Bytes that a pipe takes whole or not at all.  No line is longer."""
+
+_ODD = re.compile(rb"[^!-\[\]-~]")
+_ODD_BUT_SPACE = re.compile(r"[^ -\[\]-~]")
+
+
+def escape(text: bytes) -> str:
+    """Printable ASCII without blanks: other bytes, and the backslash, as ``\\xNN``."""
+    if _ODD.search(text):
+        text = _ODD.sub(lambda odd: b"\\x%02x" % odd[0][0], text)
+    return text.decode("ascii")
+
+
+def escape_text(text: str) -> str:
+    """The same for text for people: blanks stay."""
+    return _ODD_BUT_SPACE.sub(lambda odd: "".join(f"\\x{byte:02x}" for byte in odd[0].encode("utf-8", "surrogateescape")), text)
+
+
+def as_text(event: Event, seconds: float) -> str:
+    """The line of `event`, without its end."""
+    account = escape(event.account)
+    address = account if event.domain is None else f"{account}@{escape(event.domain)}"
+    line = (
+        f"{event.mark} {address or '-'} {escape(event.user) or '-'} {event.reason} {escape(event.where) or '-'}"
+        f" {seconds * 1e6:.0f}us"
+    )
+    return f"{line} {escape_text(event.detail)}" if event.detail else line
+
+
+def as_json(event: Event, seconds: float) -> str:
+    """The same as one JSON object; odd bytes in strings as ``\\xNN``."""
+    import json
+
+    return json.dumps(
+        {
+            "result": event.mark,
+            "code": int(event.code),
+            "account": escape(event.account),
+            "domain": None if event.domain is None else escape(event.domain),
+            "user": escape(event.user) or None,
+            "reason": event.reason,
+            "where": escape(event.where) or None,
+            "microseconds": round(seconds * 1e6),
+            "detail": escape_text(event.detail) or None,
+        }
+    )
+
+
+FORMATS = {"text": as_text, "json": as_json}
+
+
+def unforeseen() -> str:
+    """The exception that is being handled: what and where, but not its message, which may quote a request."""
+    import sys
+    import traceback
+
+    kind, _, trace = sys.exc_info()
+    frames = traceback.extract_tb(trace)
+    way = " ".join(f"{os.path.basename(frame.filename)}:{frame.lineno}:{frame.name}" for frame in frames)
+    return f"{kind.__name__ if kind else 'nothing'} at {way}"
+
+
+class Log:
+    """Lines to a descriptor that may be full, slow or gone."""
+
+    def __init__(self, fd: int, form: str, clock: Callable[[], float]) -> None:
+        self._write = _writer(fd)
+        self._format = FORMATS[form]
+        self._json = form == "json"
+        self._clock = clock
+        self._waiting = b""
+        self._lost = 0
+
+    def request(self, event: Event) -> None:
+        """Queues the line of a request; `flush` writes it."""
+        self._queue(self._format(event, self._clock() - event.began))
+
+    def line(self, text: str) -> None:
+        """Writes a line of the server's own."""
+        if self._json:
+            import json
+
+            text = json.dumps({"message": text})
+        self._queue(text)
+        self.flush()
+
+    def _queue(self, line: str) -> None:
+        if len(self._waiting) > BACKLOG:
+            self._lost += 1
+        else:
+            self._waiting += line.encode() + b"\n"
+
+    def flush(self) -> None:
+        """Writes what waits, as far as there is room."""
+        if not self._waiting:
+            return
+        lines = self._waiting
+        if len(lines) > ATOMIC:  # whole lines only: other workers write to the same pipe
+            lines = lines[: lines.rindex(b"\n", 0, ATOMIC) + 1]
+        try:
+            written = self._write(lines)
+        except BlockingIOError:
+            return
+        except OSError:  # nobody reads the log any more: the answers matter more
+            self._waiting = b""
+            return
+        self._waiting = self._waiting[written:]
+        if self._lost and not self._waiting:
+            lost, self._lost = self._lost, 0
+            self.line(f"? {lost} log lines were lost: nobody read them in time")
+
+
+def _writer(fd: int) -> Callable[[bytes], int]:
+    """A write that never blocks, without touching the flags that others share with us."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISSOCK(mode):
+        import socket
+
+        out = socket.socket(fileno=os.dup(fd))
+        return lambda data: out.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(fd)):
+        try:  # a description of our own for the same pipe or terminal
+            fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            pass
+    return lambda data: os.write(fd, data)

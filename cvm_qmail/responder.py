@@ -1,0 +1,150 @@
+"""One request's bytes to its response's bytes.
+
+Law: never raises, never answers more than 512 bytes, always echoes the nonce.  The order of work is
+the C program's: parse, secret, look up, authenticate, facts.  The only broad ``except`` of the
+tree is here: what nobody foresaw is reported with its traceback and answered as temporary.
+Nothing secret reaches `report`.
+
+Source: CVM protocol documents; cvm 0.97 (module_request.c, module_output.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cvm_qmail import wire
+from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
+from cvm_qmail.wire import Code, Credential, Fact
+
+Respond = Callable[[bytes], bytes]
+
+
+class Event(NamedTuple):
+    """What became of a request, for the log."""
+
+    mark: str
+    """``+`` accepted, ``-`` rejected, ``?`` anything else."""
+    code: int
+    account: bytes
+    domain: bytes | None
+    user: bytes
+    reason: str
+    where: bytes
+    began: float
+    """When it began, by the responder's clock."""
+    detail: str
+
+
+Report = Callable[[Event], None]
+Ask = Callable[[Recipient, "wire.Request"], Answer]
+
+_FACTS = (
+    Fact.USERNAME,
+    Fact.USERID,
+    Fact.GROUPID,
+    Fact.REALNAME,
+    Fact.DIRECTORY,
+    Fact.SHELL,
+    Fact.GROUPNAME,
+    Fact.SYS_USERNAME,
+    Fact.SYS_DIRECTORY,
+    Fact.DOMAIN,
+    Fact.MAILBOX,
+)
+"""The numbers of the fields of `Facts`."""
+
+_DISPENSABLE = (
+    Fact.MAILBOX,
+    Fact.SYS_DIRECTORY,
+    Fact.SYS_USERNAME,
+    Fact.REALNAME,
+    Fact.SHELL,
+    Fact.GROUPNAME,
+    Fact.DOMAIN,
+)
+"""What is left out, in this order, until the rest fits."""
+
+_OUT_OF_SCOPE = {
+    Verdict.REJECT: ((int(Fact.OUTOFSCOPE), b"0"),),
+    Verdict.PASS: ((int(Fact.OUTOFSCOPE), b"1"),),
+}
+
+
+def responder(
+    ask: Ask,
+    *,
+    secret: bytes | None,
+    report: Report,
+    clock: Callable[[], float],
+    unforeseen: Callable[[], str],
+) -> Respond:
+    """A `Respond` that puts each request to `ask`.
+
+    `secret` is CVM_LOOKUP_SECRET (None: unset; empty: none is wanted).  `unforeseen` describes the
+    exception that is being handled, for `report`.
+    """
+    lone_credential = Credential.PASSWORD if secret is None else Credential.SECRET
+    if secret:
+        from hmac import compare_digest
+
+    def respond(packet: bytes) -> bytes:
+        began = clock()
+        try:
+            request = wire.parse_request(packet, lone_credential)
+        except wire.Malformed as bad:
+            if packet:
+                report(Event("?", Code.BAD_CLIDATA, b"", None, b"", "malformed", b"", began, str(bad)))
+            return bad.reply
+        version, nonce, credentials = request
+        account = credentials.get(1, b"")
+        domain = credentials.get(2)
+        if secret and not compare_digest(credentials.get(4, b""), secret):
+            reason = "wrong-secret" if credentials.get(4) else "no-secret"
+            report(Event("?", Code.NOCRED, account, domain, b"", reason, b"", began, ""))
+            return wire.pack_response(version, nonce, Code.NOCRED)
+        try:
+            answer = ask(Recipient(account, domain), request)
+        except Unavailable as trouble:
+            code, detail = trouble.code, trouble.detail
+            report(Event("?", code, account, domain, trouble.user, trouble.reason, trouble.where, began, detail))
+            return wire.pack_response(version, nonce, code)
+        except Exception:  # the one place for what nobody foresaw: never a guess, never a dead server
+            report(Event("?", Code.IO, account, domain, b"", "unforeseen", b"", began, unforeseen()))
+            return wire.pack_response(version, nonce, Code.IO)
+        verdict, reason, user, where, facts = answer
+        if facts is not None and verdict is Verdict.ACCEPT:
+            code, response = _accept(version, nonce, facts)
+            mark = "?" if code else "+"
+        else:
+            code, mark = Code.PERMFAIL, "-"
+            response = wire.pack_response(version, nonce, code, _OUT_OF_SCOPE[verdict])
+        report(Event(mark, code, account, domain, user, reason, where, began, ""))
+        return response
+
+    return respond
+
+
+def _accept(version: int, nonce: bytes, facts: Facts) -> tuple[int, bytes]:
+    """The code and packet of an acceptance, with as many facts as fit."""
+    pairs = [
+        (int(number), value if isinstance(value, bytes) else b"%d" % value)
+        for number, value in zip(_FACTS, facts, strict=True)
+        if value is not None
+    ]
+    try:
+        return 0, wire.pack_response(version, nonce, 0, pairs)
+    except wire.Malformed:
+        return _shortened(version, nonce, pairs)
+
+
+def _shortened(version: int, nonce: bytes, pairs: list[tuple[int, bytes]]) -> tuple[int, bytes]:
+    if version == 2:
+        pairs = [(n, v) for n, v in pairs if len(v) <= wire.VALUE_LIMIT or n not in _DISPENSABLE]
+    for dispensable in (None, *_DISPENSABLE):
+        pairs = [(n, v) for n, v in pairs if n != dispensable]
+        try:
+            return 0, wire.pack_response(version, nonce, 0, pairs)
+        except wire.Malformed:
+            pass
+    return Code.BAD_MODDATA, wire.pack_response(version, nonce, Code.BAD_MODDATA)

@@ -1,0 +1,210 @@
+"""The only code that opens files or databases: `Tables`, the one door to the facts.
+
+Law: a rule never opens a file; a table never knows why it is asked.  One `Tables` belongs to one
+worker.  Per request each file is checked for freshness once (`begin` says that a request begins).
+`note`, if given, hears of every question that a rule asks and of its answer: `cvmctl trace` runs the
+server's own look-ups with it, and the server runs them without.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from cvm_qmail.answer import Table, Unavailable
+from cvm_qmail.rules.domains import Controls
+from cvm_qmail.rules.dotqmail import Home
+from cvm_qmail.rules.users import Account
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables.cdb import Database, open_database
+from cvm_qmail.tables.control import ControlFiles
+from cvm_qmail.tables.files import REFUSED, Known, Status, View, describe
+from cvm_qmail.tables.kept import Kept, open_file
+from cvm_qmail.tables.passwd import Accounts
+from cvm_qmail.tables.rights import Rights, Switch
+
+__all__ = ["Hazards", "Note", "Rights", "Tables", "Watched"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Note = Callable[[str, object, object], None]
+"""``note(table, key, value)``: a question was asked; `value` is the answer, None, or the `Unavailable` raised."""
+
+CDB_LIMIT = 256
+"""Databases of plug-ins that are kept open at a time."""
+
+
+class Watched(Generic[K, V]):
+    """A Table that tells `note` what it was asked and what it said."""
+
+    def __init__(self, name: str, table: Table[K, V], note: Note) -> None:
+        self._name = name
+        self._table = table
+        self._note = note
+
+    def get(self, key: K, /) -> V | None:
+        try:
+            value = self._table.get(key)
+        except Unavailable as trouble:
+            self._note(self._name, key, trouble)
+            raise
+        self._note(self._name, key, value)
+        return value
+
+
+class Hazards(Protocol):
+    """Places where a look-up may hang: a home on a dead server, a database."""
+
+    def enter(self, place: bytes) -> None:
+        """From now on this is what is being looked at.  Raises `Unavailable` while it is shunned."""
+        ...
+
+
+class _NoHazards:
+    def enter(self, place: bytes) -> None:
+        pass
+
+
+class Tables:
+    """Where rules and plug-ins get their facts."""
+
+    def __init__(self, settings: Settings, *, note: Note | None = None, hazards: Hazards | None = None) -> None:
+        self._settings = settings
+        self._root = settings.qmail_root
+        self._note = note
+        self._hazards = hazards or _NoHazards()
+        self._switch = Switch()
+        self._known = Known()
+        self._folders: dict[bytes, os.stat_result] = {}
+        self._accounts = Accounts(settings.passwd)
+        self._controls = ControlFiles(self._root + b"/control", self._open_as_qmails)
+        self._users_cdb = Kept(self._root + b"/users/cdb", "cdb-unreadable", open_database)
+        self._databases: dict[tuple[bytes, Rights | None], Kept[Database]] = {}
+
+    def begin(self) -> None:
+        """A request begins: what was seen of folders for the last one is forgotten."""
+        self._folders.clear()
+
+    def _watched(self, name: str, table: Table[K, V]) -> Table[K, V]:
+        return table if self._note is None else Watched(name, table, self._note)
+
+    # -- qmail's own ------------------------------------------------------------------------------
+
+    def controls(self) -> Controls:
+        """The control files as they are now.  Raises `Unavailable` if qmail-send could not start with them."""
+        controls = self._controls.now()
+        if self._note is None:
+            return controls
+        self._note("envnoathost", b"", controls.envnoathost)
+        return Controls(
+            controls.envnoathost,
+            self._watched("locals", controls.locals),
+            self._watched("percenthack", controls.percenthack),
+            self._watched("virtualdomains", controls.virtualdomains),
+        )
+
+    def _open_as_qmails(self, path: bytes) -> int:
+        rights = self.rights_of(b"qmails")
+        if rights is None:
+            return open_file(path)
+        return self._switch.run(rights, open_file, path)
+
+    def rights_of(self, name: bytes) -> Rights | None:
+        """The rights of one of qmail's own accounts; None if there is none, or they cannot be taken."""
+        if not self._switch.may:
+            return None
+        account = self._accounts.now().get(name)
+        return Rights(account.uid, account.gid) if account is not None and account.uid else None
+
+    def users_cdb(self) -> Table[bytes, bytes] | None:
+        """users/cdb as it is now; None if there is none."""
+        database = self._users_cdb.now()
+        return None if database is None else self._watched("users/cdb", database)
+
+    def accounts(self) -> Table[bytes, Account]:
+        """The system's users as they are now."""
+        return self._watched("passwd", self._accounts.now())
+
+    def owners(self) -> Table[bytes, int]:
+        """Which uid owns a home (a path; a relative one is below the qmail home), as qmailp sees it."""
+        return self._watched("owner", _Owners(self, self._view(self.rights_of(b"qmailp"))))
+
+    def home(self, path: bytes, rights: Rights) -> Home:
+        """The home at the absolute `path` as its user finds it.  Raises `Unavailable` where qmail defers."""
+        self._hazards.enter(path)
+        try:
+            home = self._view(rights).home(path)
+        except Unavailable as trouble:
+            if self._note is not None:
+                self._note("home", path, trouble)
+            raise
+        if self._note is None:
+            return home
+        self._note("home", path, home.mode)
+        return Home(home.mode, self._watched("dotqmail", home.files))
+
+    # -- for plug-ins -----------------------------------------------------------------------------
+
+    def file(self, path: bytes, rights: Rights | None = None) -> bytes | None:
+        """Content of a plain file, as `rights` (default: this process) may read it; None if there is none.
+
+        Raises `Unavailable` for anything else: refused, not a plain file, too long.
+        """
+        self._hazards.enter(path)
+        return self._told("file", path, self._guard(self._view(rights).content, path))
+
+    def status(self, path: bytes, rights: Rights | None = None) -> Status | None:
+        """What stat(2) says of `path`; None if it is not there."""
+        self._hazards.enter(path)
+        return self._told("status", path, self._guard(self._view(rights).status, path))
+
+    def listing(self, path: bytes, rights: Rights | None = None) -> list[bytes] | None:
+        """The names in a folder; None if it is not there."""
+        self._hazards.enter(path)
+        return self._told("listing", path, self._guard(self._view(rights).listing, path))
+
+    def cdb(self, path: bytes, rights: Rights | None = None) -> Table[bytes, bytes] | None:
+        """A constant database as it is now, kept while it stays the same; None if it is not there."""
+        self._hazards.enter(path)
+        kept = self._databases.pop((path, rights), None)
+        if kept is None:
+            if len(self._databases) >= CDB_LIMIT:
+                del self._databases[next(iter(self._databases))]
+            kept = Kept(path, "cdb-unreadable", open_database, self._view(rights).open)
+        self._databases[path, rights] = kept  # the one used last stands last
+        database = kept.now()
+        return None if database is None else self._watched(os.fsdecode(path), database)
+
+    def _view(self, rights: Rights | None) -> View:
+        return View(rights, self._switch, self._known, self._folders)
+
+    def _told(self, name: str, key: bytes, value: V) -> V:
+        if self._note is not None:
+            self._note(name, key, value)
+        return value
+
+    def _guard(self, function: Callable[[bytes], V], path: bytes) -> V | None:
+        try:
+            return function(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            reason = "refused" if error.errno in REFUSED else "unreadable"
+            raise Unavailable(reason, describe(error), path) from None
+
+
+class _Owners:
+    """Who owns a home, as qmail-getpw finds it."""
+
+    def __init__(self, tables: Tables, view: View) -> None:
+        self._tables = tables
+        self._view = view
+
+    def get(self, home: bytes, /) -> int | None:
+        if not home:
+            return None
+        path = home if home.startswith(b"/") else b"%s/%s" % (self._tables._root, home)
+        self._tables._hazards.enter(path)
+        return self._view.owner(path)

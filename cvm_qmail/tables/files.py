@@ -1,0 +1,389 @@
+"""The file system as one user sees it.
+
+Law: `View` answers what the user's own open(2), stat(2) or chdir(2) would meet, with the error
+classes of qmail.  Three ways, from cheap to exact:
+
+ - bits: owner and mode of every folder on the way, none of them a link, none with an access list,
+   on a file system whose modes are the whole truth.  They settle a yes, and a "missing" below
+   folders that the user may search;
+ - the switch: the same call made with the user's fsuid and fsgid; decides all that bits cannot;
+ - bits alone, for a process that may not switch and is not that user: the best it can do.
+
+No open blocks, follows a link outside the switch, or becomes a controlling terminal; every read is
+bounded.
+
+Source: qmail-local.c (qmeopen, checkhome), qmail-getpw.c (userext), error_temp.c.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import time
+from collections.abc import Callable
+from stat import S_ISDIR, S_ISLNK, S_ISREG
+from typing import NamedTuple, TypeVar
+
+from cvm_qmail.answer import Unavailable
+from cvm_qmail.rules.dotqmail import DotQmail, Home
+from cvm_qmail.tables.rights import Rights, Switch
+
+T = TypeVar("T")
+
+READ_LIMIT = 16 << 20
+"""Bytes of a file beyond which it is a trouble, not a configuration."""
+
+TEMPORARY = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EINTR ENOMEM ETXTBSY EIO ETIMEDOUT EAGAIN EDEADLK EBUSY ENFILE EMFILE EFBIG ENOSPC ENETDOWN ENETUNREACH"
+        " ENETRESET ECONNABORTED ECONNRESET ENOBUFS ETOOMANYREFS ECONNREFUSED EHOSTDOWN EHOSTUNREACH EUSERS EDQUOT"
+        " ESTALE ENOLCK"
+    ).split()
+)
+"""error_temp.c: errors that may go away by themselves."""
+
+REFUSED = frozenset({errno.EACCES, errno.EPERM})
+
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_OPEN_NO_LINK = _OPEN | os.O_NOFOLLOW
+
+# linux/magic.h: file systems on which owner, mode bits and POSIX access lists are all there is
+_PLAIN_FILE_SYSTEMS = frozenset(
+    {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x794C7630, 0xF2F52010, 0x858458F6}
+)  # ext2/3/4, xfs, btrfs, tmpfs, overlay, f2fs, ramfs
+_NO_ACCESS_LIST = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
+_ACCESS_LIST = "system.posix_acl_access"
+
+SETTLED = 2_000_000_000
+"""Nanoseconds after which a file's times tell a change.  Before, a second change may carry the same
+times: the clock of a file system ticks every few milliseconds, that of old ones every two seconds."""
+
+Identity = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime_ns, ctime_ns: equal as long as a file is the same."""
+
+
+def identity(st: os.stat_result) -> Identity:
+    return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
+
+
+def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
+    """Everything in an open file that is thought to hold `size` bytes.  Raises OSError; EFBIG beyond `limit`."""
+    data = os.read(fd, min(size, limit) + 1)
+    if len(data) == size:
+        return data
+    parts = []
+    total = 0
+    while data:
+        parts.append(data)
+        total += len(data)
+        if total > limit:
+            raise OSError(errno.EFBIG, f"more than {limit} bytes")
+        data = os.read(fd, 1 << 20)
+    return b"".join(parts)
+
+
+class Known:
+    """What has been learned of folders, and holds while their ctime does.
+
+    Only the absence of an access list is remembered, and which file systems are plain; both bounded.
+    """
+
+    LIMIT = 4096
+
+    def __init__(self) -> None:
+        self._without_list: dict[tuple[int, int], int] = {}
+        self._plain: dict[int, bool] = {}
+
+    def plain(self, path: bytes, st: os.stat_result) -> bool:
+        """Whether modes and POSIX access lists are the whole truth on this file system."""
+        known = self._plain.get(st.st_dev)
+        if known is None:
+            if len(self._plain) >= self.LIMIT:
+                self._plain.clear()
+            known = self._plain[st.st_dev] = _file_system(path) in _PLAIN_FILE_SYSTEMS
+        return known
+
+    def without_list(self, path: bytes, st: os.stat_result) -> bool:
+        """Whether the folder has no access list.  One set within the clock's last tick is not trusted."""
+        key = st.st_dev, st.st_ino
+        changed = st.st_ctime_ns
+        if self._without_list.get(key) == changed:
+            return True
+        if not _without_list(path):
+            return False
+        if len(self._without_list) >= self.LIMIT:
+            self._without_list.clear()
+        if changed < time.time_ns() - SETTLED:
+            self._without_list[key] = changed
+        return True
+
+
+def _without_list(file: bytes | int) -> bool:
+    try:
+        os.getxattr(file, _ACCESS_LIST)
+    except OSError as error:
+        return error.errno in _NO_ACCESS_LIST
+    return False
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _file_system(path: bytes) -> int:
+    """f_type of statfs(2); 0 if it cannot be told."""
+    buffer = (ctypes.c_long * 32)()
+    return int(buffer[0]) if _libc.statfs(path, buffer) == 0 else 0
+
+
+class Status(NamedTuple):
+    """What stat(2) tells, as far as rules care."""
+
+    uid: int
+    gid: int
+    mode: int
+    size: int
+    mtime: int
+    """Seconds."""
+
+
+class View:
+    """The file system as `rights` see it, during one request; None: as this process does."""
+
+    def __init__(self, rights: Rights | None, switch: Switch, known: Known, folders: dict[bytes, os.stat_result]) -> None:
+        own = rights is None or rights == switch.own
+        self._rights = rights or switch.own
+        self._switch = switch
+        self._known = known
+        self._folders = folders
+        self._direct = own
+        self._exact = own or switch.may
+
+    # -- making a call as the user --------------------------------------------------------------
+
+    def _call(self, function: Callable[..., T], *arguments: object) -> T:
+        """The call with the user's rights.  Only where `_exact`."""
+        if self._direct:
+            return function(*arguments)
+        return self._switch.run(self._rights, function, *arguments)
+
+    # -- bits -------------------------------------------------------------------------------------
+
+    def _allows(self, st: os.stat_result, bit: int) -> bool:
+        """Whether owner and mode bits grant `bit` (4 read, 1 search)."""
+        uid, gid = self._rights
+        if st.st_uid == uid:
+            return bool(st.st_mode >> 6 & bit)
+        if st.st_gid == gid:
+            return bool(st.st_mode >> 3 & bit)
+        return bool(st.st_mode & bit)
+
+    def _enters(self, path: bytes, st: os.stat_result) -> bool:
+        """Whether bits settle that the user may search this folder."""
+        return (
+            S_ISDIR(st.st_mode)
+            and self._allows(st, 1)
+            and self._known.plain(path, st)
+            and (st.st_uid == self._rights.uid or self._known.without_list(path, st))
+        )
+
+    def _folder(self, path: bytes) -> os.stat_result:
+        st = self._folders.get(path)
+        if st is None:
+            st = self._folders[path] = os.lstat(path)
+        return st
+
+    def _reaches(self, path: bytes) -> bool:
+        """Whether bits settle that the user may search every folder above `path`."""
+        end = 0
+        while True:
+            folder = path[:end] or b"/"
+            if not self._enters(folder, self._folder(folder)):
+                return False
+            end = path.find(b"/", end + 1)
+            if end < 0:
+                return True
+
+    def _settled(self, path: bytes) -> os.stat_result | None:
+        """lstat(path), if bits settle that the user's stat(2) would say the same; else None.
+
+        Raises OSError(ENOENT) where bits settle that the user would meet it.
+        """
+        if path[:1] != b"/" or b"//" in path or b"/." in path:
+            return None
+        try:
+            if not self._reaches(path):
+                return None
+            st = self._folder(path)
+        except OSError as error:
+            if error.errno == errno.ENOENT:  # every folder before it was entered by bits
+                raise
+            return None
+        return None if S_ISLNK(st.st_mode) else st
+
+    # -- what rules ask ---------------------------------------------------------------------------
+
+    def stat(self, path: bytes) -> os.stat_result:
+        """The user's stat(2).  Raises OSError as it does."""
+        if self._direct:
+            return os.stat(path)
+        st = self._settled(path)
+        if st is not None:
+            return st
+        if self._exact:
+            return self._call(os.stat, path)
+        real = os.path.realpath(path)
+        if not self._judged(real):
+            raise PermissionError(errno.EACCES, "by owner and mode bits", path)
+        return os.stat(real)
+
+    def _judged(self, real: bytes) -> bool:
+        """By bits alone: whether the user may search every folder above `real`, which has no links."""
+        end = 0
+        while True:
+            if not self._allows(self._folder(real[:end] or b"/"), 1):
+                return False
+            end = real.find(b"/", end + 1)
+            if end < 0:
+                return True
+
+    def _inside(self, folder: bytes) -> os.stat_result:
+        """The user's chdir(2) to `folder` and stat(2) of ``.``.  Raises OSError as they do."""
+        if not self._direct:
+            st = self._settled(folder)
+            if st is not None and self._enters(folder, st):
+                return st
+            if not self._exact:
+                real = os.path.realpath(folder)
+                st = self.stat(real)
+                if not S_ISDIR(st.st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+                if not self._allows(st, 1):
+                    raise PermissionError(errno.EACCES, "by owner and mode bits", folder)
+                return st
+        return self._call(os.stat, folder + b"/.")
+
+    def owner(self, home: bytes) -> int | None:
+        """The uid that owns `home`, as qmail-getpw finds it; None if it cannot be seen."""
+        try:
+            return self.stat(home).st_uid
+        except OSError as error:
+            raise_if_temporary(error, "passwd-home", home)
+            return None
+
+    def home(self, path: bytes) -> Home:
+        """The home, entered.  Any failure makes qmail-local defer."""
+        try:
+            st = self._inside(path)
+        except OSError as error:
+            raise Unavailable("home-denied" if error.errno in REFUSED else "home", describe(error), path) from None
+        return Home(st.st_mode, _DotQmails(self, path))
+
+    def dotqmail(self, home: bytes, name: bytes) -> DotQmail | None:
+        """What qmail-local's open(2) of a .qmail file meets; None for all that it passes over."""
+        path = b"%s/%s" % (home, name)
+        try:
+            if self._direct:
+                return _read_dotqmail(os.open(path, _OPEN))
+            if not self._exact:
+                return self._judge_dotqmail(path)
+            if b"/" not in name:
+                try:
+                    fd = os.open(path, _OPEN_NO_LINK)
+                except FileNotFoundError:
+                    return None
+                except OSError:
+                    pass
+                else:
+                    file = _read_dotqmail(fd, lambda st: self._may_read(fd, path, st))
+                    if file is not None:
+                        return file
+            return _read_dotqmail(self._call(os.open, path, _OPEN))
+        except OSError as error:
+            if error.errno in REFUSED:
+                raise Unavailable("dotqmail-denied", os.strerror(error.errno), path) from None
+            raise_if_temporary(error, "dotqmail", path)
+            return None
+
+    def open(self, path: bytes) -> int:
+        """The user's open(2) for reading.  Raises OSError as it does."""
+        if self._exact:
+            return self._call(os.open, path, _OPEN)
+        return os.open(path, _OPEN)
+
+    def content(self, path: bytes) -> bytes:
+        """A whole plain file.  Raises OSError; EINVAL for what is not a plain file."""
+        fd = self.open(path)
+        try:
+            st = os.fstat(fd)
+            if not S_ISREG(st.st_mode):
+                raise OSError(errno.EINVAL, "not a plain file", path)
+            return read_all(fd, st.st_size)
+        finally:
+            os.close(fd)
+
+    def status(self, path: bytes) -> Status:
+        """The user's stat(2).  Raises OSError as it does."""
+        st = self.stat(path)
+        return Status(st.st_uid, st.st_gid, st.st_mode, st.st_size, int(st.st_mtime))
+
+    def listing(self, path: bytes) -> list[bytes]:
+        """The names in a folder that the user may list.  Raises OSError."""
+        if self._exact:
+            return self._call(os.listdir, path)
+        return os.listdir(path)
+
+    def _may_read(self, fd: int, path: bytes, st: os.stat_result) -> bool:
+        """Whether bits settle that the user may read this open file."""
+        return (
+            self._allows(st, 4)
+            and self._known.plain(path, st)
+            and (st.st_uid == self._rights.uid or _without_list(fd))
+        )
+
+    def _judge_dotqmail(self, path: bytes) -> DotQmail | None:
+        """By bits alone.  Without its content if this process may not read it."""
+        real = os.path.realpath(path)
+        st = self.stat(real)
+        if not S_ISREG(st.st_mode):
+            return None
+        if not self._allows(st, 4):
+            raise PermissionError(errno.EACCES, "by owner and mode bits", path)
+        try:
+            return _read_dotqmail(os.open(real, _OPEN))
+        except PermissionError:
+            return DotQmail(st.st_mode, None if st.st_size else b"")
+
+
+def _read_dotqmail(fd: int, may_read: Callable[[os.stat_result], bool] | None = None) -> DotQmail | None:
+    """Reads and closes `fd`; None if it is not a plain file, or `may_read` is not sure."""
+    try:
+        st = os.fstat(fd)
+        if not S_ISREG(st.st_mode) or (may_read is not None and not may_read(st)):
+            return None
+        return DotQmail(st.st_mode, read_all(fd, st.st_size) if st.st_size else b"")
+    finally:
+        os.close(fd)
+
+
+class _DotQmails:
+    """The .qmail files of one home, by name."""
+
+    def __init__(self, view: View, home: bytes) -> None:
+        self._view = view
+        self._home = home
+
+    def get(self, name: bytes, /) -> DotQmail | None:
+        return self._view.dotqmail(self._home, name)
+
+
+def raise_if_temporary(error: OSError, reason: str, path: bytes) -> None:
+    """qmail's error_temp: such an error tells nothing."""
+    if error.errno in TEMPORARY:
+        raise Unavailable(reason, describe(error), path) from None
+
+
+def describe(error: OSError) -> str:
+    """The error without the path, which travels beside it."""
+    return os.strerror(error.errno) if error.errno else str(error)

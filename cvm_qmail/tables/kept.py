@@ -1,0 +1,87 @@
+"""What is kept in memory of a file, for exactly as long as the file is the same.
+
+Law: an answer rests on the file as it is when it is asked for.  A file is the same while device,
+inode, size, mtime and ctime are; and since a second change within one tick of the file system's
+clock would leave them all the same, what was read of a file that had changed just before is not
+trusted later (git calls this "racily clean").  What is read while it changes is read again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from cvm_qmail.answer import Unavailable
+from cvm_qmail.tables.files import SETTLED, Identity, describe, identity, read_all
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+
+Make = Callable[[int, int, bytes], T]
+"""``make(fd, size, path)``: the value of an open file, which it takes over.  Raises OSError."""
+
+Open = Callable[[bytes], int]
+
+
+def open_file(path: bytes) -> int:
+    """An open file; never blocks."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def content(fd: int, size: int, path: bytes) -> bytes:
+    """A `Make`: the bytes of the file."""
+    try:
+        return read_all(fd, size)
+    finally:
+        os.close(fd)
+
+
+class Kept(Generic[T]):
+    """The value of one file."""
+
+    def __init__(self, path: bytes, reason: str, make: Make[T], opener: Open = open_file) -> None:
+        self.path = path
+        self._reason = reason
+        self._make = make
+        self._open = opener
+        self._identity: Identity | None = None
+        self._value: T | None = None
+
+    def now(self) -> T | None:
+        """The value of the file as it is now; None if there is no such file.  Raises `Unavailable`."""
+        try:
+            st = os.stat(self.path)
+            if identity(st) != self._identity:
+                self._load()
+        except FileNotFoundError:
+            self._identity = self._value = None
+        except OSError as error:
+            raise Unavailable(self._reason, describe(error), self.path) from None
+        return self._value
+
+    def _load(self) -> None:
+        for _ in range(ATTEMPTS):
+            self._identity = None
+            began = time.time_ns()
+            fd = self._open(self.path)
+            try:
+                st = os.fstat(fd)
+                spare = os.dup(fd)
+            except OSError:
+                os.close(fd)
+                raise
+            try:
+                value = self._make(fd, st.st_size, self.path)
+                same = identity(os.fstat(spare)) == identity(st)
+            finally:
+                os.close(spare)
+            if same:
+                if value != self._value:
+                    self._value = value
+                if max(st.st_mtime_ns, st.st_ctime_ns) < began - SETTLED:
+                    self._identity = identity(st)
+                return
+        raise Unavailable(self._reason, "changes while it is read", self.path)

@@ -1,0 +1,110 @@
+"""Whose rights count: those of the user that qmail would run as.
+
+Law: the process never changes its effective ids.  setfsuid and setfsgid concern this thread's file
+access only, and only for the duration of one call of `Switch.run`; a process that holds the file
+capabilities without being uid 0 clears them from its effective set meanwhile (the kernel does that
+by itself only when the fsuid leaves 0).  Supplementary groups are dropped at start, for they would
+stay in force otherwise.
+
+Source: setfsuid(2), capabilities(7); qmail-lspawn.c (prot_gid, prot_uid), qmail-getpw.c.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from cvm_qmail.answer import Unavailable
+
+T = TypeVar("T")
+
+
+class Rights(NamedTuple):
+    """One uid, one gid, no supplementary groups: what qmail-lspawn gives a delivery."""
+
+    uid: int
+    gid: int
+
+
+# The C library, without releasing the interpreter lock: these calls take less time than that does.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_setfsuid = _libc.setfsuid
+_setfsgid = _libc.setfsgid
+_setfsuid.argtypes = _setfsgid.argtypes = [ctypes.c_uint32]
+_setfsuid.restype = _setfsgid.restype = ctypes.c_uint32
+
+# linux/capability.h
+_CAPABILITY_VERSION_3 = 0x20080522
+_CHOWN, _DAC_OVERRIDE, _DAC_READ_SEARCH, _FOWNER, _FSETID = range(5)
+_SETGID, _SETUID = 6, 7
+_FILE_CAPABILITIES = sum(1 << cap for cap in (_CHOWN, _DAC_OVERRIDE, _DAC_READ_SEARCH, _FOWNER, _FSETID))
+_NEEDED = sum(1 << cap for cap in (_DAC_READ_SEARCH, _SETGID, _SETUID))
+
+_Words = ctypes.c_uint32 * 6
+_header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+
+
+def _capabilities() -> ctypes.Array[ctypes.c_uint32]:
+    """Effective, permitted, inheritable (low words), then the same (high words), of this thread."""
+    words = _Words()
+    if _libc.capget(_header, words):
+        raise OSError(ctypes.get_errno(), "capget")
+    return words
+
+
+def _set_capabilities(words: ctypes.Array[ctypes.c_uint32]) -> None:
+    if _libc.capset(_header, words):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def drop_groups() -> bool:
+    """Leave all supplementary groups; False if this process may not."""
+    if not os.getgroups():
+        return True
+    try:
+        os.setgroups([])
+    except PermissionError:
+        return False
+    return True
+
+
+def keep_only_needed_capabilities() -> None:
+    """Of all that root may do, keep looking (DAC_READ_SEARCH) and switching file access to a user."""
+    words = _capabilities()
+    words[0] &= _NEEDED
+    words[1] &= _NEEDED
+    words[2] = words[3] = words[4] = words[5] = 0
+    _set_capabilities(words)
+
+
+class Switch:
+    """Calls a function with the file access of somebody else."""
+
+    def __init__(self) -> None:
+        self.own = Rights(os.geteuid(), os.getegid())
+        words = _capabilities()
+        effective = words[0]
+        self.may = bool(effective >> _SETUID & 1 and effective >> _SETGID & 1)
+        self._full = words if self.own.uid and effective & _FILE_CAPABILITIES else None
+        self._bare: ctypes.Array[ctypes.c_uint32] | None = None
+        if self._full is not None:
+            self._bare = _Words(*words)
+            self._bare[0] &= ~_FILE_CAPABILITIES
+
+    def run(self, rights: Rights, function: Callable[..., T], *arguments: object) -> T:
+        """``function(*arguments)`` with `rights`.  Raises `Unavailable` if they could not be had."""
+        if self._bare is not None:
+            _set_capabilities(self._bare)
+        _setfsgid(rights.gid)
+        _setfsuid(rights.uid)
+        try:
+            return function(*arguments)
+        finally:
+            had_uid = _setfsuid(self.own.uid)
+            had_gid = _setfsgid(self.own.gid)
+            if self._full is not None:
+                _set_capabilities(self._full)
+            if (had_uid, had_gid) != rights:  # the kernel does not know this id: whatever was found is void
+                raise Unavailable("bad-id", f"cannot look with uid {rights.uid}, gid {rights.gid}")
