@@ -25,6 +25,7 @@ class Recipient(NamedTuple):
 
     @property
     def address(self) -> bytes:
+        """As a person writes it."""
         return self.account if self.domain is None else b"%s@%s" % self
 
 
@@ -34,7 +35,7 @@ class Verdict(Enum):
     ACCEPT = "+"
     REJECT = "-"
     """It would bounce: code 100, out of scope 0."""
-    PASS = "="
+    PASS = "="  # noqa: S105  not a password
     """Not ours to judge: code 100, out of scope 1.  Logged as ``-``, as the C program does."""
 
 

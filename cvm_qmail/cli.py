@@ -97,9 +97,7 @@ def _command(factory: ModuleFactory, settings: Settings) -> int:
 
     request = command.read_request()
     ask = asking(factory(Tables(settings), settings), settings.lookup_secret)
-    respond = responder(
-        ask, secret=settings.lookup_secret, report=report, clock=time.monotonic, unforeseen=unforeseen
-    )
+    respond = responder(ask, secret=settings.lookup_secret, report=report, clock=time.monotonic, unforeseen=unforeseen)
     return command.run(request, respond, late, settings.lookup_timeout)
 
 
@@ -246,7 +244,8 @@ def advise(settings: Settings, dropped: bool) -> Iterator[str]:
         try:
             tables.controls()
         except Unavailable as trouble:
-            yield f"{os.fsdecode(trouble.where)}: {trouble.detail}: every address is answered 4, as qmail would not start"
+            where = os.fsdecode(trouble.where)
+            yield f"{where}: {trouble.detail}: every address is answered 4, as qmail would not start"
     if Switch().may:
         try:
             accounts = tables.accounts()

@@ -32,7 +32,7 @@ _ODD_BUT_SPACE = re.compile(r"[^ -\[\]-~]")
 
 
 def escape(text: bytes) -> str:
-    """Printable ASCII without blanks: other bytes, and the backslash, as ``\\xNN``."""
+    """Printable ASCII without blanks; other bytes, and the backslash, as x and two digits behind a backslash."""
     if _ODD.search(text):
         text = _ODD.sub(lambda odd: b"\\x%02x" % odd[0][0], text)
     return text.decode("ascii")
@@ -40,7 +40,9 @@ def escape(text: bytes) -> str:
 
 def escape_text(text: str) -> str:
     """The same for text for people: blanks stay."""
-    return _ODD_BUT_SPACE.sub(lambda odd: "".join(f"\\x{byte:02x}" for byte in odd[0].encode("utf-8", "surrogateescape")), text)
+    return _ODD_BUT_SPACE.sub(
+        lambda odd: "".join(f"\\x{byte:02x}" for byte in odd[0].encode("utf-8", "surrogateescape")), text
+    )
 
 
 def as_text(event: Event, seconds: float) -> str:
@@ -55,7 +57,7 @@ def as_text(event: Event, seconds: float) -> str:
 
 
 def as_json(event: Event, seconds: float) -> str:
-    """The same as one JSON object; odd bytes in strings as ``\\xNN``."""
+    """The same as one JSON object; odd bytes in strings as `escape` writes them."""
     import json
 
     return json.dumps(

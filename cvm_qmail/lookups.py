@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cvm_qmail.answer import Answer, Facts, Recipient, Table, Unavailable, Verdict
+from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
 from cvm_qmail.rules import domains, dotqmail, users
 from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables import Rights, Tables

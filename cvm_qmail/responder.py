@@ -109,7 +109,7 @@ def responder(
             code, detail = trouble.code, trouble.detail
             report(Event("?", code, account, domain, trouble.user, trouble.reason, trouble.where, began, detail))
             return wire.pack_response(version, nonce, code)
-        except Exception:  # the one place for what nobody foresaw: never a guess, never a dead server
+        except Exception:  # noqa: BLE001  the one place for what nobody foresaw: never a guess, never a dead server
             report(Event("?", Code.IO, account, domain, b"", "unforeseen", b"", began, unforeseen()))
             return wire.pack_response(version, nonce, Code.IO)
         verdict, reason, user, where, facts = answer

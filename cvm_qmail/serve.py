@@ -59,10 +59,13 @@ DRAIN_LIMIT = 10.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
+
 class Service(Protocol):
     """What a program serves: made once per worker, after the fork."""
 
-    def __call__(self, settings: Settings, hazards: Hazards) -> Ask: ...
+    def __call__(self, settings: Settings, hazards: Hazards) -> Ask:
+        """What answers requests, with tables of its own."""
+        ...
 
 
 class Door(NamedTuple):
@@ -200,7 +203,7 @@ class Supervisor:
         try:
             run_worker(self._settings, self._service, self._door.socket, slot, self._log)
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  a child must not return into its parent's code
             self._log.line(f"? worker {os.getpid()}: {unforeseen()}")
         finally:
             self._log.flush()
@@ -275,21 +278,22 @@ class Supervisor:
 
     def _look_at_path(self) -> bool:
         """Whether another server has taken over; makes a vanished path again."""
-        if self._door.path is None:
+        path = self._door.path
+        if path is None:
             return False
         try:
-            there = local.inode(self._door.path)
+            there = local.inode(path)
             if there is not None:
                 return there != self._door.inode
             self._door.socket.close()
             self._door = self._reopen()
         except OSError as error:
             if not self._gone_logged:
-                self._log.line(f"? {escape(self._door.path)} has vanished, and cannot be made again: {error.strerror}")
+                self._log.line(f"? {escape(path)} has vanished, and cannot be made again: {error.strerror}")
                 self._gone_logged = True
             return False
         self._gone_logged = False
-        self._log.line(f"? {escape(self._door.path)} had vanished, and was made again")
+        self._log.line(f"? {escape(path)} had vanished, and was made again")
         for pid in set(self._workers) - self._retiring:
             self._retire(pid)
         return False

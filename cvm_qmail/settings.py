@@ -30,23 +30,41 @@ class Variable(NamedTuple):
 
 VARIABLES = (
     Variable("QMAIL_ROOT", "/var/qmail", "the qmail home"),
-    Variable("CVM_LOOKUP_SECRET", "unset", "the secret that clients must show; empty: none is wanted; unset: authentication mode"),
+    Variable(
+        "CVM_LOOKUP_SECRET",
+        "unset",
+        "the secret that clients must show; empty: none is wanted; unset: authentication mode",
+    ),
     Variable("CVM_SOCKET_MODE", "0777", "mode of the socket, octal"),
     Variable("CVM_SOCKET_OWNER", "unset", "owner of the socket, name or uid; a name also sets the group"),
     Variable("CVM_SOCKET_GROUP", "unset", "group of the socket, name or gid"),
-    Variable("CVM_LOCAL_TIMEOUT", "1000", "milliseconds for a client to send its request, and to take its answer; 0: the default"),
+    Variable(
+        "CVM_LOCAL_TIMEOUT",
+        "1000",
+        "milliseconds for a client to send its request, and to take its answer; 0: the default",
+    ),
     Variable("CVM_LOOKUP_TIMEOUT", "5000", "milliseconds for a look-up; then the answer is temporary"),
     Variable("CVM_WORKERS", "one per core, at least 2", "number of worker processes"),
     Variable("CVM_LOG", "text", "log lines as text or json"),
     Variable("CVM_QMAIL_ASSUME_LOCAL", "unset", "set, even empty: a domain that virtualdomains does not have is local"),
-    Variable("CVM_QMAIL_MISSINGDOMAIN", "unset", "the domain to answer with for a domain out of scope; empty: localhost"),
+    Variable(
+        "CVM_QMAIL_MISSINGDOMAIN", "unset", "the domain to answer with for a domain out of scope; empty: localhost"
+    ),
     Variable("CVM_QMAIL_MISSINGUSER", "alias", "the account to look up instead when the domain was replaced"),
-    Variable("CVM_QMAIL_LOOKASIDE", "unset", "programs (first words after | in .qmail files) whose addresses another module judges"),
+    Variable(
+        "CVM_QMAIL_LOOKASIDE",
+        "unset",
+        "programs (first words after | in .qmail files) whose addresses another module judges",
+    ),
     Variable("CVM_QMAIL_CHECK_PERMS", "unset", "starting with -: a refused access is permanent instead of temporary"),
     Variable("CVM_QMAIL_BREAK", "-", "conf-break of the qmail build: one byte"),
     Variable("CVM_QMAIL_ALIAS", "alias", "name of the alias account (conf-users)"),
     Variable("CVM_QMAIL_MASK", "002", "conf-patrn of the qmail build, octal: modes that make qmail-local defer"),
-    Variable("CVM_QMAIL_PROGRAMS", "all", "plug-ins for what a .qmail file hands over to: names separated by spaces; empty: none"),
+    Variable(
+        "CVM_QMAIL_PROGRAMS",
+        "all",
+        "plug-ins for what a .qmail file hands over to: names separated by spaces; empty: none",
+    ),
     Variable("NSS_WRAPPER_PASSWD", "unset", "takes the place of /etc/passwd (for tests with libnss-wrapper)"),
 )
 
@@ -96,14 +114,18 @@ class Settings:
             workers=_number(env, "CVM_WORKERS", max(2, len(os.sched_getaffinity(0))), 1, 1024),
             log=_choice(env, "CVM_LOG", "text", ("text", "json")),
             assume_local="CVM_QMAIL_ASSUME_LOCAL" in env,
-            missing_domain=None if (domain := _bytes(env, "CVM_QMAIL_MISSINGDOMAIN")) is None else domain or b"localhost",
+            missing_domain=None
+            if (domain := _bytes(env, "CVM_QMAIL_MISSINGDOMAIN")) is None
+            else domain or b"localhost",
             missing_user=_bytes(env, "CVM_QMAIL_MISSINGUSER") or b"alias",
             lookaside=frozenset((_bytes(env, "CVM_QMAIL_LOOKASIDE") or b"").split(b" ")) - {b""},
             denied_is_permanent=env.get("CVM_QMAIL_CHECK_PERMS", "").startswith("-"),
             breakchar=_matching(env, "CVM_QMAIL_BREAK", b"-", rb"[^\0]", "one byte"),
             alias=_matching(env, "CVM_QMAIL_ALIAS", b"alias", rb"[^:/\0\n]+", "the name of an account"),
             mask=_octal(env, "CVM_QMAIL_MASK", 0o002),
-            programs=None if (names := env.get("CVM_QMAIL_PROGRAMS")) is None or names == "all" else tuple(names.split()),
+            programs=None
+            if (names := env.get("CVM_QMAIL_PROGRAMS")) is None or names == "all"
+            else tuple(names.split()),
             passwd=env.get("NSS_WRAPPER_PASSWD") or None,
             environment=env,
         )

@@ -130,7 +130,7 @@ def _parse_request_2(packet: bytes) -> Request:
         raise Malformed("nonce cut short", OVERSIZE_REPLY)
     at = 2 + packet[1]
     nonce = packet[2:at]
-    credentials = {}
+    credentials: dict[int, bytes] = {}
     while at < end:
         kind = packet[at]
         if not kind:
@@ -247,7 +247,7 @@ def _parse_response_2(packet: bytes) -> Response:
         raise Malformed("response cut short")
     at = 2 + packet[1]
     nonce = packet[2:at]
-    facts = []
+    facts: list[tuple[int, bytes]] = []
     while at < end:
         kind = packet[at]
         if not kind:

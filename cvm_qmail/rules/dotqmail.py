@@ -97,7 +97,9 @@ def judge_content(found: Found) -> None:
             return
         start = marker.end()
     if _NOT_A_FORWARD.search(content, start):
-        raise Unavailable("dotqmail-forward-only", f"{_text(found.name)}: a file or program line where only forwards may be")
+        raise Unavailable(
+            "dotqmail-forward-only", f"{_text(found.name)}: a file or program line where only forwards may be"
+        )
 
 
 def lines(content: bytes) -> list[bytes]:

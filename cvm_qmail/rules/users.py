@@ -1,10 +1,10 @@
-"""Who controls a local part: users/cdb, else the password file.
+r"""Who controls a local part: users/cdb, else the password file.
 
 Law: everything in users/cdb comes before the password file, its catch-all included; the first entry
 that matches is the only one that counts, however bad it turns out to be later.
 
     users/cdb   ""          the bytes at which a prefix may end
-                "!name\\0"   an exact entry           both: user 0 uid 0 gid 0 home 0 dash 0 ext 0
+                "!name\0"    an exact entry           both: user 0 uid 0 gid 0 home 0 dash 0 ext 0
                 "!prefix"   an entry for a prefix    (lower-case names, NUL where a 0 stands)
 
 Source: qmail-users(5), qmail-lspawn.c (nughde_get, docmd), qmail-getpw(8), qmail-getpw.c.

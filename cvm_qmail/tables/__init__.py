@@ -45,6 +45,7 @@ class Watched(Generic[K, V]):
         self._note = note
 
     def get(self, key: K, /) -> V | None:
+        """What the table says."""
         try:
             value = self._table.get(key)
         except Unavailable as trouble:
@@ -129,7 +130,7 @@ class Tables:
 
     def owners(self) -> Table[bytes, int]:
         """Which uid owns a home (a path; a relative one is below the qmail home), as qmailp sees it."""
-        return self._watched("owner", _Owners(self, self._view(self.rights_of(b"qmailp"))))
+        return self._watched("owner", _Owners(self._root, self._hazards, self._view(self.rights_of(b"qmailp"))))
 
     def home(self, path: bytes, rights: Rights) -> Home:
         """The home at the absolute `path` as its user finds it.  Raises `Unavailable` where qmail defers."""
@@ -198,13 +199,14 @@ class Tables:
 class _Owners:
     """Who owns a home, as qmail-getpw finds it."""
 
-    def __init__(self, tables: Tables, view: View) -> None:
-        self._tables = tables
+    def __init__(self, root: bytes, hazards: Hazards, view: View) -> None:
+        self._root = root
+        self._hazards = hazards
         self._view = view
 
     def get(self, home: bytes, /) -> int | None:
         if not home:
             return None
-        path = home if home.startswith(b"/") else b"%s/%s" % (self._tables._root, home)
-        self._tables._hazards.enter(path)
+        path = home if home.startswith(b"/") else b"%s/%s" % (self._root, home)
+        self._hazards.enter(path)
         return self._view.owner(path)

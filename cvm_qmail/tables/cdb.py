@@ -91,6 +91,7 @@ class InFile:
         self._block = b""
 
     def __call__(self, position: int, count: int) -> bytes:
+        """A `Read`."""
         end = position + count
         if end <= 2048:
             found = self._header[position:end]
@@ -121,6 +122,7 @@ class Database:
         self._breaks: tuple[bytes | None] | None = None
 
     def get(self, key: bytes, /) -> bytes | None:
+        """The data of the first record with `key`; None if there is none.  Raises `Unavailable`."""
         try:
             if key:
                 return seek(self._read, key)

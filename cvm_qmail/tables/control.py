@@ -29,8 +29,8 @@ def one_line(text: bytes) -> bytes:
 def entries(text: bytes) -> list[bytes]:
     """The entries of a many-line file."""
     found = []
-    for line in text.split(b"\n"):
-        line = line.rstrip(b" \t")
+    for raw in text.split(b"\n"):
+        line = raw.rstrip(b" \t")
         if line and line[0] not in b"\0#":
             if 0 in line:
                 found += line.split(b"\0")

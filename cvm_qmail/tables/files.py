@@ -35,13 +35,14 @@ READ_LIMIT = 16 << 20
 """Bytes of a file beyond which it is a trouble, not a configuration."""
 
 TEMPORARY = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EINTR ENOMEM ETXTBSY EIO ETIMEDOUT EAGAIN EDEADLK EBUSY ENFILE EMFILE EFBIG ENOSPC ENETDOWN ENETUNREACH"
-        " ENETRESET ECONNABORTED ECONNRESET ENOBUFS ETOOMANYREFS ECONNREFUSED EHOSTDOWN EHOSTUNREACH EUSERS EDQUOT"
-        " ESTALE ENOLCK"
-    ).split()
-)
+    {
+        errno.EINTR, errno.ENOMEM, errno.ETXTBSY, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EDEADLK,
+        errno.EBUSY, errno.ENFILE, errno.EMFILE, errno.EFBIG, errno.ENOSPC, errno.ENETDOWN, errno.ENETUNREACH,
+        errno.ENETRESET, errno.ECONNABORTED, errno.ECONNRESET, errno.ENOBUFS, errno.ETOOMANYREFS,
+        errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EUSERS, errno.EDQUOT, errno.ESTALE,
+        errno.ENOLCK,
+    }
+)  # fmt: skip
 """error_temp.c: errors that may go away by themselves."""
 
 REFUSED = frozenset({errno.EACCES, errno.EPERM})
@@ -65,6 +66,7 @@ Identity = tuple[int, int, int, int, int]
 
 
 def identity(st: os.stat_result) -> Identity:
+    """The identity of the file that `st` was taken of."""
     return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
 
 
@@ -151,7 +153,9 @@ class Status(NamedTuple):
 class View:
     """The file system as `rights` see it, during one request; None: as this process does."""
 
-    def __init__(self, rights: Rights | None, switch: Switch, known: Known, folders: dict[bytes, os.stat_result]) -> None:
+    def __init__(
+        self, rights: Rights | None, switch: Switch, known: Known, folders: dict[bytes, os.stat_result]
+    ) -> None:
         own = rights is None or rights == switch.own
         self._rights = rights or switch.own
         self._switch = switch
@@ -225,7 +229,7 @@ class View:
     # -- what rules ask ---------------------------------------------------------------------------
 
     def stat(self, path: bytes) -> os.stat_result:
-        """The user's stat(2).  Raises OSError as it does."""
+        """What stat(2) says to the user.  Raises OSError as it does."""
         if self._direct:
             return os.stat(path)
         st = self._settled(path)
@@ -307,7 +311,7 @@ class View:
             return None
 
     def open(self, path: bytes) -> int:
-        """The user's open(2) for reading.  Raises OSError as it does."""
+        """What open(2) for reading gives the user.  Raises OSError as it does."""
         if self._exact:
             return self._call(os.open, path, _OPEN)
         return os.open(path, _OPEN)
@@ -324,7 +328,7 @@ class View:
             os.close(fd)
 
     def status(self, path: bytes) -> Status:
-        """The user's stat(2).  Raises OSError as it does."""
+        """What stat(2) says to the user.  Raises OSError as it does."""
         st = self.stat(path)
         return Status(st.st_uid, st.st_gid, st.st_mode, st.st_size, int(st.st_mtime))
 
@@ -337,9 +341,7 @@ class View:
     def _may_read(self, fd: int, path: bytes, st: os.stat_result) -> bool:
         """Whether bits settle that the user may read this open file."""
         return (
-            self._allows(st, 4)
-            and self._known.plain(path, st)
-            and (st.st_uid == self._rights.uid or _without_list(fd))
+            self._allows(st, 4) and self._known.plain(path, st) and (st.st_uid == self._rights.uid or _without_list(fd))
         )
 
     def _judge_dotqmail(self, path: bytes) -> DotQmail | None:
@@ -379,7 +381,7 @@ class _DotQmails:
 
 
 def raise_if_temporary(error: OSError, reason: str, path: bytes) -> None:
-    """qmail's error_temp: such an error tells nothing."""
+    """Qmail's error_temp: such an error tells nothing."""
     if error.errno in TEMPORARY:
         raise Unavailable(reason, describe(error), path) from None
 

@@ -31,7 +31,7 @@ def open_file(path: bytes) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
-def content(fd: int, size: int, path: bytes) -> bytes:
+def content(fd: int, size: int, _path: bytes) -> bytes:
     """A `Make`: the bytes of the file."""
     try:
         return read_all(fd, size)

@@ -1,0 +1,1 @@
+"""cvmctl: for people.  A module per subcommand."""

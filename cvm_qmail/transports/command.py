@@ -29,7 +29,10 @@ def read_request(fd: int = 0) -> bytes:
 
 
 def run(request: bytes, respond: Respond, late: Callable[[bytes], bytes], timeout: float) -> int:
-    """Answers `request` on standard output; the exit status.  `late` answers after `timeout` seconds.  Raises OSError."""
+    """Answers `request` on standard output; the exit status.  Raises OSError.
+
+    `late` answers in the place of `respond` after `timeout` seconds, or when it died.
+    """
     ready, answer = os.pipe()
     child = os.fork()
     if not child:

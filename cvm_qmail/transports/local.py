@@ -77,7 +77,9 @@ def check_free(path: bytes) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             return
         except OSError as error:
-            raise InUse(f"{os.fsdecode(path)}: cannot tell whether a server is there: {error.strerror or error}") from None
+            raise InUse(
+                f"{os.fsdecode(path)}: cannot tell whether a server is there: {error.strerror or error}"
+            ) from None
         pid = _peer(probe)
         try:
             probe.sendall(b"\2\0\0")
@@ -196,7 +198,7 @@ class Worker:
     def _accept(self) -> bool:
         """Takes one connection and answers it, or parks it; False if there is none."""
         try:
-            fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # accept() without the socket object: 3 us less
+            fd, _ = self._listener._accept()  # noqa: SLF001  accept() without making a socket object
         except BlockingIOError:
             return False  # another worker was faster
         except OSError as error:

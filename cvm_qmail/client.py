@@ -1,0 +1,163 @@
+"""The CVM protocol from the other end.
+
+    ask("cvm-local:/run/cvm/rcpt", b"joe", b"example.org", secret=b"...")  ->  wire.Response
+
+Law: every call ends in bounded time, unlike with the C client.  A server that cannot be reached, does
+not answer in time or answers nonsense raises `NoAnswer`: for mail, a temporary failure.
+
+Source: cvm 0.97 (client_xfer_local.c, client_xfer_udp.c, client_xfer_command.c, v2client.c).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from secrets import token_bytes
+from typing import NamedTuple
+
+from cvm_qmail import wire
+from cvm_qmail.wire import Credential
+
+TIMEOUT = 10.0
+"""Seconds for a whole call."""
+
+NONCE = 8
+"""Random bytes in a request over UDP, where anybody could answer."""
+
+UDP_TRIES = (1.0, 2.0, 4.0)
+"""Seconds to wait for an answer after each sending."""
+
+
+class NoAnswer(Exception):
+    """No usable answer came."""
+
+
+class Module(NamedTuple):
+    """A CVM module by the name that clients use.
+
+    ``cvm-local:PATH``, ``cvm-udp:HOST:PORT``, ``cvm-command:PROGRAM``, or just a program.
+    """
+
+    scheme: str
+    address: str
+
+    @classmethod
+    def parse(cls, text: str) -> Module:
+        """Raises ValueError."""
+        scheme, colon, address = text.partition(":")
+        if not colon or scheme not in _TRANSFERS:
+            scheme, address = "cvm-command", text
+        if not address:
+            raise ValueError(f"{text!r}: expected cvm-local:PATH, cvm-udp:HOST:PORT or cvm-command:PROGRAM")
+        return cls(scheme, address)
+
+
+def ask(
+    module: str,
+    account: bytes,
+    domain: bytes | None = None,
+    *,
+    version: int = 2,
+    timeout: float = TIMEOUT,
+    secret: bytes | None = None,
+    password: bytes | None = None,
+    more: dict[int, bytes] | None = None,
+) -> wire.Response:
+    """The response of `module`.
+
+    Raises `NoAnswer`, ValueError for the module's name, `wire.Malformed` for a request that does not fit.
+    """
+    given = {Credential.DOMAIN: domain, Credential.SECRET: secret, Credential.PASSWORD: password, **(more or {})}
+    credentials = {Credential.ACCOUNT: account, **{k: value for k, value in given.items() if value is not None}}
+    scheme, _ = Module.parse(module)
+    nonce = token_bytes(NONCE) if scheme == "cvm-udp" and version == 2 else b""
+    packet = wire.pack_request(wire.Request(version, nonce, credentials))
+    return exchange(module, packet, timeout)
+
+
+def exchange(module: str, packet: bytes, timeout: float = TIMEOUT) -> wire.Response:
+    """Sends a packet as it is; the response.  Raises `NoAnswer`, ValueError."""
+    answer = transfer(module, packet, timeout)
+    try:
+        return wire.parse_response(answer, packet[0] if packet else 2)
+    except wire.Malformed as bad:
+        raise NoAnswer(f"{module}: {bad}" if answer else f"{module}: closed without an answer") from None
+
+
+def transfer(module: str, packet: bytes, timeout: float = TIMEOUT) -> bytes:
+    """Sends a packet as it is; the bytes that came back.  Raises `NoAnswer`, ValueError."""
+    scheme, address = Module.parse(module)
+    try:
+        return _TRANSFERS[scheme](address, packet, time.monotonic() + timeout)
+    except TimeoutError:
+        raise NoAnswer(f"{module}: no answer within {timeout:g} seconds") from None
+    except OSError as error:
+        raise NoAnswer(f"{module}: {error.strerror or error}") from None
+
+
+def _left(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _local(path: str, packet: bytes, end: float) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_left(end))
+        connection.connect(path)
+        connection.sendall(packet)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while len(answer) <= wire.LIMIT:
+            connection.settimeout(_left(end))
+            data = connection.recv(wire.LIMIT + 1)
+            if not data:
+                break
+            answer += data
+    return answer
+
+
+def _udp(address: str, packet: bytes, end: float) -> bytes:
+    from cvm_qmail.transports import udp
+
+    family, kind, protocol, _, sockaddr = socket.getaddrinfo(*udp.split(address), type=socket.SOCK_DGRAM)[0]
+    start = packet[: 2 + packet[1]] if len(packet) > 1 and packet[0] == 2 else b""
+    with socket.socket(family, kind, protocol) as asking:
+        asking.connect(sockaddr)
+        for seconds in UDP_TRIES:
+            asking.settimeout(_left(end))
+            asking.send(packet)
+            until = min(end, time.monotonic() + seconds)
+            try:
+                while True:
+                    asking.settimeout(_left(until))
+                    answer = asking.recv(wire.LIMIT + 1)
+                    if answer[1 : len(start)] == start[1:]:  # else somebody else's, or an old one
+                        return answer
+            except TimeoutError:
+                continue
+    raise TimeoutError
+
+
+def _command(program: str, packet: bytes, end: float) -> bytes:
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [program], input=packet, stdout=subprocess.PIPE, timeout=_left(end), check=False, env=os.environ
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    if done.returncode < 0:
+        raise NoAnswer(f"{program}: ended by signal {-done.returncode}")
+    return done.stdout
+
+
+_TRANSFERS: dict[str, Callable[[str, bytes, float], bytes]] = {
+    "cvm-local": _local,
+    "cvm-udp": _udp,
+    "cvm-command": _command,
+}

@@ -1,0 +1,133 @@
+"""Real servers for tests, and patience without sleeping."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from hosts import Host, a_folder
+
+from cvm_qmail import client, wire
+
+T = TypeVar("T")
+
+CVM_QMAIL = Path(sys.executable).with_name("cvm-qmail")
+PATIENCE = 20.0
+"""Seconds after which a condition is not going to come true."""
+
+
+def until(condition: Callable[[], T], what: str = "") -> T:
+    """Waits for a condition, never for a time; its value."""
+    end = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < end, f"did not come true: {what or condition}"
+        time.sleep(0.005)
+    return value
+
+
+class Server(NamedTuple):
+    """A server that is running."""
+
+    process: subprocess.Popen[bytes]
+    module: str
+    """As clients name it."""
+    log: Path
+    errors: Path
+
+    @property
+    def path(self) -> Path:
+        return Path(self.module.removeprefix("cvm-local:"))
+
+    def ask(self, account: str | bytes, domain: str | bytes | None = "example.org", **how: object) -> wire.Response:
+        """What the server says of an address."""
+        domain = domain.encode("latin-1") if isinstance(domain, str) else domain
+        account = account.encode("latin-1") if isinstance(account, str) else account
+        return client.ask(self.module, account, domain, **how)  # type: ignore[arg-type]
+
+    def send(self, packet: bytes) -> bytes:
+        """Bytes there, bytes back."""
+        return client.transfer(self.module, packet)
+
+    def logged(self, text: str) -> str:
+        """The first log line that holds `text`, when it is there."""
+        return until(lambda: next((line for line in self.log.read_text().splitlines() if text in line), ""), text)
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def stop(self) -> int:
+        """Tells it to stop; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+def accepting(path: str | Path) -> bool:
+    """Whether somebody listens on this Unix socket.  Sends a whole request: a bare connection kills the C program."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        probe.sendall(b"\2\0\0")
+        probe.shutdown(socket.SHUT_WR)
+        probe.recv(512)
+        return True
+
+
+def free_port() -> int:
+    """A UDP port that nobody uses."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(host: Host | None, more: Mapping[str, str | None]) -> dict[str, str]:
+    """This process's environment, the host's, and `more`; None takes a variable away."""
+    merged: dict[str, str | None] = {**os.environ, **(host.environment if host else {}), **more}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+@contextmanager
+def serving(
+    host: Host,
+    *arguments: str,
+    program: str | Path = CVM_QMAIL,
+    scheme: str = "cvm-local",
+    path: Path | None = None,
+    wait: bool = True,
+    **more: str | None,
+) -> Iterator[Server]:
+    """A server of `host`; keyword arguments in capitals are environment variables."""
+    with a_folder() as folder:
+        module = (
+            f"{scheme}:{path or folder / 'socket'}" if scheme == "cvm-local" else f"{scheme}:127.0.0.1:{free_port()}"
+        )
+        log, errors = folder / "log", folder / "errors"
+        with log.open("wb") as out, errors.open("wb") as err:
+            process = subprocess.Popen(
+                [program, *arguments, module], env=environment(host, more), stdout=out, stderr=err
+            )
+        server = Server(process, module, log, errors)
+        try:
+            if wait:
+                until(lambda: process.poll() is not None or "Starting." in log.read_text(), "the server starts")
+                assert process.poll() is None, errors.read_text()
+            yield server
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(PATIENCE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
