@@ -198,7 +198,7 @@ class Worker:
     def _accept(self) -> bool:
         """Takes one connection and answers it, or parks it; False if there is none."""
         try:
-            fd, _ = self._listener._accept()  # noqa: SLF001  accept() without making a socket object
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  makes no socket object
         except BlockingIOError:
             return False  # another worker was faster
         except OSError as error:
