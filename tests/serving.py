@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,10 +16,17 @@ from typing import NamedTuple, TypeVar
 from hosts import Host, a_folder
 
 from cvm_qmail import client, wire
+from cvm_qmail.wire import Credential
 
 T = TypeVar("T")
 
 CVM_QMAIL = Path(sys.executable).with_name("cvm-qmail")
+PLUGINS = os.pathsep.join(filter(None, [str(Path(__file__).parent / "plugins"), os.environ.get("PYTHONPATH")]))
+"""For PYTHONPATH: a plug-in whose look-ups hang, wait or die, see plugins/misbehaving.py."""
+
+AN_HOUR = "3600000"
+"""As a time-out: never."""
+
 PATIENCE = 20.0
 """Seconds after which a condition is not going to come true."""
 
@@ -60,6 +67,17 @@ class Server(NamedTuple):
         """The first log line that holds `text`, when it is there."""
         return until(lambda: next((line for line in self.log.read_text().splitlines() if text in line), ""), text)
 
+    def warned(self, text: str) -> str:
+        """The first line on standard error that holds `text`, when it is there."""
+        return until(lambda: next((line for line in self.errors.read_text().splitlines() if text in line), ""), text)
+
+    def connect(self) -> socket.socket:
+        """A connection to its Unix socket."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(PATIENCE)
+        connection.connect(str(self.path))
+        return connection
+
     def workers(self) -> list[int]:
         """The process ids of its workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -69,6 +87,40 @@ class Server(NamedTuple):
         """Tells it to stop; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
+
+
+def request(account: str, domain: str | None = "example.org", nonce: bytes = b"") -> bytes:
+    """The packet of a request."""
+    credentials = {Credential.ACCOUNT: account.encode("latin-1")}
+    if domain is not None:
+        credentials[Credential.DOMAIN] = domain.encode("latin-1")
+    return wire.pack_request(wire.Request(2, nonce, credentials))
+
+
+def rest(connection: socket.socket) -> bytes:
+    """What comes until end of file; closes."""
+    received = b""
+    with connection:
+        while data := connection.recv(4096):
+            received += data
+    return received
+
+
+def finish(connection: socket.socket, packet: bytes = b"") -> bytes:
+    """Sends `packet` as the last of a request; the answer."""
+    connection.sendall(packet)
+    connection.shutdown(socket.SHUT_WR)
+    return rest(connection)
+
+
+def run(
+    *arguments: str | Path, host: Host | None = None, data: bytes = b"", **more: str | None
+) -> subprocess.CompletedProcess[bytes]:
+    """cvm-qmail, or another program if the first argument is a path, to its end; `more`: environment variables."""
+    command = arguments if arguments and isinstance(arguments[0], Path) else (CVM_QMAIL, *arguments)
+    return subprocess.run(
+        command, env=environment(host, more), input=data, capture_output=True, timeout=PATIENCE, check=False
+    )
 
 
 def accepting(path: str | Path) -> bool:
@@ -102,12 +154,16 @@ def serving(
     host: Host,
     *arguments: str,
     program: str | Path = CVM_QMAIL,
+    wrapper: Sequence[str | Path] = (),
     scheme: str = "cvm-local",
     path: Path | None = None,
     wait: bool = True,
     **more: str | None,
 ) -> Iterator[Server]:
-    """A server of `host`; keyword arguments in capitals are environment variables."""
+    """A server of `host`; keyword arguments in capitals are environment variables.
+
+    `wrapper`: a program and its arguments that become the server, like setpriv.
+    """
     with a_folder() as folder:
         module = (
             f"{scheme}:{path or folder / 'socket'}" if scheme == "cvm-local" else f"{scheme}:127.0.0.1:{free_port()}"
@@ -115,7 +171,7 @@ def serving(
         log, errors = folder / "log", folder / "errors"
         with log.open("wb") as out, errors.open("wb") as err:
             process = subprocess.Popen(
-                [program, *arguments, module], env=environment(host, more), stdout=out, stderr=err
+                [*wrapper, program, *arguments, module], env=environment(host, more), stdout=out, stderr=err
             )
         server = Server(process, module, log, errors)
         try:
