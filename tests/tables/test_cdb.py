@@ -1,0 +1,224 @@
+"""Constant databases, sound and damaged, in memory and in a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from struct import pack
+
+import cdblib
+import pytest
+from hosts import CORPUS, a_folder, cdb_bytes, load
+
+from cvm_qmail.answer import Unavailable
+from cvm_qmail.tables.cdb import WHOLE, Damaged, Database, InFile, in_memory, open_database, seek
+
+
+def get(data: bytes, key: bytes) -> bytes | None:
+    return seek(in_memory(data), key)
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[tuple[int, Path]]:
+    """A file of these bytes, open; whoever gets the descriptor closes it."""
+    with a_folder() as folder:
+        path = folder / "cdb"
+        path.write_bytes(data)
+        yield os.open(path, os.O_RDONLY), path
+
+
+SOUND = cdb_bytes([(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"", b"-"), (b"long" * 20, b"x" * 100), (b"e", b"")])
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [(b"a", b"1"), (b"b", b"2"), (b"", b"-"), (b"long" * 20, b"x" * 100), (b"e", b""), (b"c", None), (b"A", None)],
+)
+def test_the_first_record_of_a_key_counts(key: bytes, data: bytes | None) -> None:
+    assert get(SOUND, key) == data
+
+
+def test_an_empty_database_has_nothing() -> None:
+    assert get(cdb_bytes([]), b"a") is None
+
+
+def test_a_table_without_slots_and_a_slot_without_a_record_end_the_search() -> None:
+    assert get(bytes(2048), b"a") is None
+    assert get(slots(b"a", []), b"a") is None
+    assert get(slots(b"a", [(0, 0)]), b"a") is None
+
+
+def slots(key: bytes, pairs: list[tuple[int, int]]) -> bytes:
+    """A header and the one table in which `key` is sought, right behind it."""
+    number = cdblib.djb_hash(key) & 255
+    header = bytearray(2048)
+    header[number * 8 : number * 8 + 8] = pack("<LL", 2048, len(pairs))
+    return bytes(header) + b"".join(pack("<LL", *pair) for pair in pairs)
+
+
+def test_a_full_round_without_a_hit_is_not_found_where_cdblib_goes_round_for_ever() -> None:
+    full = slots(b"a", [(1, 2048), (2, 2048), (3, 2048)])
+
+    class Enough(Exception):
+        pass
+
+    class Bounded(bytes):
+        """Counts the slices that are taken of it."""
+
+        left = 1000 + 256
+
+        def __getitem__(self, where: slice) -> bytes:  # type: ignore[override]
+            self.left -= 1
+            if not self.left:
+                raise Enough
+            return bytes.__getitem__(self, where)
+
+    with pytest.raises(Enough):
+        cdblib.Reader(Bounded(full)).get(b"a")
+    assert get(full, b"a") is None
+
+
+def test_the_round_begins_at_the_keys_own_slot_and_wraps() -> None:
+    hashed = cdblib.djb_hash(b"a") & 0xFFFFFFFF
+    first = (hashed >> 8) % 3
+    pairs = [(1, 2048)] * 3
+    pairs[(first + 2) % 3] = (hashed, 2048 + 24)
+    data = slots(b"a", pairs) + pack("<LL", 1, 1) + b"aX"
+    assert get(data, b"a") == b"X"
+    pairs[(first + 1) % 3] = (0, 0)
+    assert get(slots(b"a", pairs) + pack("<LL", 1, 1) + b"aX", b"a") is None
+
+
+@pytest.mark.parametrize("length", [0, 7, 1000, 2047])
+def test_a_header_that_is_not_all_there_is_a_trouble_where_it_is_needed(length: int) -> None:
+    key = next(key for key in (bytes([n]) for n in range(256)) if (cdblib.djb_hash(key) & 255) * 8 >= length // 8 * 8)
+    with pytest.raises(Damaged):
+        get(bytes(length), key)
+
+
+def test_a_header_that_is_not_all_there_does_no_harm_elsewhere() -> None:
+    key = next(key for key in (bytes([n]) for n in range(256)) if (cdblib.djb_hash(key) & 255) * 8 < 992)
+    assert get(bytes(1000), key) is None
+
+
+def test_data_that_is_cut_short_is_a_trouble() -> None:
+    hashed = cdblib.djb_hash(b"a") & 0xFFFFFFFF
+    data = slots(b"a", [(hashed, 2056)]) + pack("<LL", 1, 5) + b"a1234"
+    with pytest.raises(Damaged):
+        get(data, b"a")
+    assert get(data + b"5", b"a") == b"12345"
+
+
+def test_a_mismatch_in_one_piece_of_a_key_hides_that_a_later_one_is_missing() -> None:
+    key = b"k" * 64
+    hashed = cdblib.djb_hash(key) & 0xFFFFFFFF
+    head = slots(key, [(hashed, 2056)]) + pack("<LL", 64, 0)
+    assert get(head + b"x" * 32, key) is None
+    with pytest.raises(Damaged):
+        get(head + b"k" * 32, key)
+    with pytest.raises(Damaged):
+        get(head + b"x" * 31, key)
+
+
+def test_the_length_of_a_key_is_compared_before_the_key() -> None:
+    hashed = cdblib.djb_hash(b"a") & 0xFFFFFFFF
+    assert get(slots(b"a", [(hashed, 2056)]) + pack("<LL", 2, 0), b"a") is None
+
+
+# -- in a file ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [b"a", b"b", b"c", b"", b"long" * 20])
+def test_a_file_read_in_blocks_says_the_same(key: bytes) -> None:
+    with opened(SOUND) as (fd, _):
+        assert seek(InFile(fd, len(SOUND)), key) == get(SOUND, key)
+
+
+def test_a_file_cut_short_while_it_is_open_is_a_trouble() -> None:
+    with opened(SOUND) as (fd, path):
+        read = InFile(fd, len(SOUND))
+        os.truncate(path, 2048)
+        with pytest.raises(Damaged):
+            seek(read, b"a")
+
+
+def test_nothing_is_read_beyond_the_size_that_the_file_had() -> None:
+    with opened(SOUND) as (fd, _), pytest.raises(Damaged):
+        InFile(fd, len(SOUND))(len(SOUND) - 1, 2)
+
+
+def test_a_record_of_gigabytes_is_a_trouble_before_it_is_read() -> None:
+    hashed = cdblib.djb_hash(b"a") & 0xFFFFFFFF
+    with opened(slots(b"a", [(hashed, 2056)]) + pack("<LL", 1, 1 << 30) + b"a") as (fd, path):
+        os.truncate(path, 2 << 30)  # a hole
+        with pytest.raises(OSError, match="record of more than") as error:
+            seek(InFile(fd, 2 << 30), b"a")
+    assert error.value.errno == errno.EFBIG
+
+
+@pytest.mark.parametrize("more", [0, WHOLE], ids=["small", "large"])
+def test_an_open_database_is_a_table_and_closes_its_file(more: int) -> None:
+    data = SOUND + bytes(more)
+    with opened(data) as (fd, path):
+        database = open_database(fd, len(data), os.fsencode(path))
+        assert [database.get(key) for key in (b"a", b"", b"", b"c")] == [b"1", b"-", b"-", None]
+        del database
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_a_damaged_database_names_itself() -> None:
+    with pytest.raises(Unavailable) as trouble:
+        Database(in_memory(b""), b"/users/cdb").get(b"a")
+    assert (trouble.value.reason, trouble.value.where) == ("cdb-damaged", b"/users/cdb")
+
+
+def test_a_database_that_cannot_be_read_names_itself() -> None:
+    def read(position: int, count: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(Unavailable) as trouble:
+        Database(read, b"/users/cdb").get(b"a")
+    assert (trouble.value.reason, trouble.value.where) == ("cdb-unreadable", b"/users/cdb")
+
+
+def test_a_trouble_with_the_empty_key_is_not_remembered() -> None:
+    calls = []
+
+    def read(position: int, count: int) -> bytes:
+        calls.append(position)
+        if len(calls) == 1:
+            raise Damaged
+        return in_memory(SOUND)(position, count)
+
+    database = Database(read, b"")
+    with pytest.raises(Unavailable):
+        database.get(b"")
+    assert database.get(b"") == b"-"
+
+
+# -- what qmail's own compiler makes ------------------------------------------------------------------
+
+
+def compiled() -> list[Path]:
+    return [path for path in sorted((CORPUS / "qmail").glob("cdb-*.json")) if load(path).get("cdb_b64")]
+
+
+@pytest.mark.parametrize("path", compiled(), ids=lambda path: path.stem)
+def test_what_qmail_newu_wrote_is_read(path: Path) -> None:
+    import base64
+
+    system = load(path)
+    data = base64.b64decode(system["cdb_b64"])
+    wanted: dict[bytes, bytes] = {}
+    for key, value in cdblib.Reader(data).items():
+        wanted.setdefault(key, value)
+    assert wanted
+    assert {key: get(data, key) for key in wanted} == wanted
+
+
+def test_there_are_databases_of_qmail_newu() -> None:
+    assert len(compiled()) >= 10
