@@ -18,8 +18,9 @@ from cvm_qmail.rules.dotqmail import Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.cdb import Database, open_database
+from cvm_qmail.tables.changes import Changes
 from cvm_qmail.tables.control import ControlFiles
-from cvm_qmail.tables.files import REFUSED, Known, Status, View, describe
+from cvm_qmail.tables.files import REFUSED, Folders, Status, View, describe
 from cvm_qmail.tables.kept import Kept, open_file
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Rights, Switch
@@ -77,16 +78,17 @@ class Tables:
         self._note = note
         self._hazards = hazards or _NoHazards()
         self._switch = Switch()
-        self._known = Known()
-        self._folders: dict[bytes, os.stat_result] = {}
-        self._accounts = Accounts(settings.passwd)
-        self._controls = ControlFiles(self._root + b"/control", self._open_as_qmails)
-        self._users_cdb = Kept(self._root + b"/users/cdb", "cdb-unreadable", open_database)
+        self._changes = Changes()
+        self._folders = Folders(self._changes)
+        self._accounts = Accounts(settings.passwd, self._changes)
+        self._controls = ControlFiles(self._root + b"/control", self._open_as_qmails, self._changes)
+        self._users_cdb = Kept(self._root + b"/users/cdb", "cdb-unreadable", open_database, changes=self._changes)
         self._databases: dict[tuple[bytes, Rights | None], Kept[Database]] = {}
 
     def begin(self) -> None:
         """A request begins: what was seen of folders for the last one is forgotten."""
-        self._folders.clear()
+        self._changes.look()
+        self._folders.begin()
 
     def _watched(self, name: str, table: Table[K, V]) -> Table[K, V]:
         return table if self._note is None else Watched(name, table, self._note)
@@ -179,7 +181,7 @@ class Tables:
         return None if database is None else self._watched(os.fsdecode(path), database)
 
     def _view(self, rights: Rights | None) -> View:
-        return View(rights, self._switch, self._known, self._folders)
+        return View(rights, self._switch, self._folders)
 
     def _told(self, name: str, key: bytes, value: V) -> V:
         if self._note is not None:

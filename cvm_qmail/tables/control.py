@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.domains import Controls
+from cvm_qmail.tables.changes import Changes
 from cvm_qmail.tables.kept import Kept, Open, content
 
 NAMES = ("me", "envnoathost", "locals", "percenthack", "virtualdomains")
@@ -67,16 +68,22 @@ def parse(
 class ControlFiles:
     """The control files below one qmail home."""
 
-    def __init__(self, folder: bytes, opener: Open) -> None:
-        self._files = [Kept(b"%s/%s" % (folder, name.encode()), "control", content, opener) for name in NAMES]
+    def __init__(self, folder: bytes, opener: Open, changes: Changes) -> None:
+        paths = [b"%s/%s" % (folder, name.encode()) for name in NAMES]
+        self._files = [Kept(path, "control", content, opener, changes) for path in paths]
+        self._changes = changes
+        self._stamp = -1
         self._contents: list[bytes | None] = []
         self._controls: Controls | None = None
 
     def now(self) -> Controls:
         """The control files as they are now.  Raises `Unavailable` if qmail-send could not start with them."""
+        if self._controls is not None and self._stamp == self._changes.stamp:
+            return self._controls
         contents = [file.now() for file in self._files]
         if self._controls is None or any(new is not old for new, old in zip(contents, self._contents, strict=True)):
             self._controls = None
             self._controls = parse(*contents)
             self._contents = contents
+        self._stamp = self._changes.stamp if all(file.vouched for file in self._files) else -1
         return self._controls

@@ -20,6 +20,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from stat import S_ISDIR, S_ISLNK, S_ISREG
@@ -27,6 +28,8 @@ from typing import NamedTuple, TypeVar
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.dotqmail import DotQmail, Home
+from cvm_qmail.tables.changes import Changes
+from cvm_qmail.tables.plain import is_plain
 from cvm_qmail.tables.rights import Rights, Switch
 
 T = TypeVar("T")
@@ -50,12 +53,14 @@ REFUSED = frozenset({errno.EACCES, errno.EPERM})
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OPEN_NO_LINK = _OPEN | os.O_NOFOLLOW
 
-# linux/magic.h: file systems on which owner, mode bits and POSIX access lists are all there is
-_PLAIN_FILE_SYSTEMS = frozenset(
-    {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x794C7630, 0xF2F52010, 0x858458F6}
-)  # ext2/3/4, xfs, btrfs, tmpfs, overlay, f2fs, ramfs
 _NO_ACCESS_LIST = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 _ACCESS_LIST = "system.posix_acl_access"
+
+# Without releasing the interpreter lock, and without making an exception of what is no exception.
+_readlink = ctypes.PyDLL(None, use_errno=True).readlink
+_readlink.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
+_readlink.restype = ctypes.c_ssize_t
+_one_byte = ctypes.create_string_buffer(1)
 
 SETTLED = 2_000_000_000
 """Nanoseconds after which a file's times tell a change.  Before, a second change may carry the same
@@ -86,40 +91,94 @@ def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
     return b"".join(parts)
 
 
-class Known:
-    """What has been learned of folders, and holds while their ctime does.
+class Way(NamedTuple):
+    """The folders above a path, from the root on, none of them a link, all on plain file systems."""
 
-    Only the absence of an access list is remembered, and which file systems are plain; both bounded.
-    """
+    folders: tuple[os.stat_result, ...]
+    open_to_all: bool
+    """Whether everybody may search every one of them."""
+
+
+class Folders:
+    """The way to homes, and what is known of the folders on it."""
 
     LIMIT = 4096
 
-    def __init__(self) -> None:
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._ways: dict[bytes, tuple[int, Way | None]] = {}
         self._without_list: dict[tuple[int, int], int] = {}
-        self._plain: dict[int, bool] = {}
+        self._plain: dict[int, tuple[int, bool]] = {}
+        self._seen: dict[bytes, os.stat_result] = {}
+
+    def begin(self) -> None:
+        """A request begins: what was only seen, not watched, is forgotten."""
+        self._seen.clear()
+
+    def lstat(self, path: bytes) -> os.stat_result:
+        """lstat(2), once per request.  Raises OSError."""
+        st = self._seen.get(path)
+        if st is None:
+            st = self._seen[path] = os.lstat(path)
+        return st
+
+    def way(self, folder: bytes) -> Way | None:
+        """The way into `folder`, itself included; None if it holds a link, or modes are not the whole truth there."""
+        known = self._ways.get(folder)
+        if known is not None and known[0] == self._changes.stamp:
+            return known[1]
+        stamp = self._changes.stamp if self._changes.cover_folder(folder) else -1
+        way = self._walk(folder)
+        if stamp >= 0:
+            if len(self._ways) >= self.LIMIT:
+                self._ways.clear()
+            self._ways[folder] = stamp, way
+        return way
+
+    def _walk(self, folder: bytes) -> Way | None:
+        if folder[:1] != b"/" or b"//" in folder or b"/." in folder:
+            return None
+        paths = [folder[: at.start()] or b"/" for at in _SLASH.finditer(folder)] if folder != b"/" else []
+        paths.append(folder)
+        try:
+            folders = tuple(self.lstat(path) for path in paths)
+        except OSError:
+            return None
+        if not all(S_ISDIR(st.st_mode) for st in folders):
+            return None
+        if not all(map(self.plain, paths, folders)):
+            return None
+        open_to_all = all(
+            st.st_mode & 0o111 == 0o111 and self.without_list(path, st) for st, path in zip(folders, paths, strict=True)
+        )
+        return Way(folders, open_to_all)
 
     def plain(self, path: bytes, st: os.stat_result) -> bool:
-        """Whether modes and POSIX access lists are the whole truth on this file system."""
-        known = self._plain.get(st.st_dev)
-        if known is None:
+        """Whether modes and POSIX access lists are the whole truth on the file system of `path`, which is no link."""
+        stamp, plain = self._plain.get(st.st_dev, (-1, False))
+        if stamp != self._changes.stamp:
             if len(self._plain) >= self.LIMIT:
                 self._plain.clear()
-            known = self._plain[st.st_dev] = _file_system(path) in _PLAIN_FILE_SYSTEMS
-        return known
+            plain = is_plain(path)
+            self._plain[st.st_dev] = self._changes.stamp, plain
+        return plain
 
     def without_list(self, path: bytes, st: os.stat_result) -> bool:
-        """Whether the folder has no access list.  One set within the clock's last tick is not trusted."""
+        """Whether the folder has no access list.  Remembered while its ctime stays, unless that is very recent."""
         key = st.st_dev, st.st_ino
         changed = st.st_ctime_ns
         if self._without_list.get(key) == changed:
             return True
         if not _without_list(path):
             return False
-        if len(self._without_list) >= self.LIMIT:
-            self._without_list.clear()
         if changed < time.time_ns() - SETTLED:
+            if len(self._without_list) >= self.LIMIT:
+                self._without_list.clear()
             self._without_list[key] = changed
         return True
+
+
+_SLASH = re.compile(b"/")
 
 
 def _without_list(file: bytes | int) -> bool:
@@ -128,15 +187,6 @@ def _without_list(file: bytes | int) -> bool:
     except OSError as error:
         return error.errno in _NO_ACCESS_LIST
     return False
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _file_system(path: bytes) -> int:
-    """f_type of statfs(2); 0 if it cannot be told."""
-    buffer = (ctypes.c_long * 32)()
-    return int(buffer[0]) if _libc.statfs(path, buffer) == 0 else 0
 
 
 class Status(NamedTuple):
@@ -153,13 +203,10 @@ class Status(NamedTuple):
 class View:
     """The file system as `rights` see it, during one request; None: as this process does."""
 
-    def __init__(
-        self, rights: Rights | None, switch: Switch, known: Known, folders: dict[bytes, os.stat_result]
-    ) -> None:
+    def __init__(self, rights: Rights | None, switch: Switch, folders: Folders) -> None:
         own = rights is None or rights == switch.own
         self._rights = rights or switch.own
         self._switch = switch
-        self._known = known
         self._folders = folders
         self._direct = own
         self._exact = own or switch.may
@@ -184,45 +231,36 @@ class View:
         return bool(st.st_mode & bit)
 
     def _enters(self, path: bytes, st: os.stat_result) -> bool:
-        """Whether bits settle that the user may search this folder."""
-        return (
-            S_ISDIR(st.st_mode)
-            and self._allows(st, 1)
-            and self._known.plain(path, st)
-            and (st.st_uid == self._rights.uid or self._known.without_list(path, st))
-        )
+        """Whether bits settle that the user may search this folder, on a plain file system."""
+        return self._allows(st, 1) and (st.st_uid == self._rights.uid or self._folders.without_list(path, st))
 
-    def _folder(self, path: bytes) -> os.stat_result:
-        st = self._folders.get(path)
-        if st is None:
-            st = self._folders[path] = os.lstat(path)
-        return st
-
-    def _reaches(self, path: bytes) -> bool:
-        """Whether bits settle that the user may search every folder above `path`."""
+    def _passes(self, way: Way, folder: bytes) -> bool:
+        """Whether bits settle that the user may search every folder on the way."""
+        if way.open_to_all:
+            return True
         end = 0
-        while True:
-            folder = path[:end] or b"/"
-            if not self._enters(folder, self._folder(folder)):
+        for st in way.folders:
+            if not self._enters(folder[:end] or b"/", st):
                 return False
-            end = path.find(b"/", end + 1)
+            end = folder.find(b"/", end + 1)
             if end < 0:
-                return True
+                end = len(folder)
+        return True
 
     def _settled(self, path: bytes) -> os.stat_result | None:
         """lstat(path), if bits settle that the user's stat(2) would say the same; else None.
 
-        Raises OSError(ENOENT) where bits settle that the user would meet it.
+        Raises FileNotFoundError where bits settle that the user would meet it.
         """
-        if path[:1] != b"/" or b"//" in path or b"/." in path:
+        folder = path[: path.rfind(b"/")] or b"/"
+        way = self._folders.way(folder)
+        if way is None or path[-1:] in b"/." or not self._passes(way, folder):
             return None
         try:
-            if not self._reaches(path):
-                return None
-            st = self._folder(path)
-        except OSError as error:
-            if error.errno == errno.ENOENT:  # every folder before it was entered by bits
-                raise
+            st = self._folders.lstat(path)
+        except FileNotFoundError:
+            raise
+        except OSError:
             return None
         return None if S_ISLNK(st.st_mode) else st
 
@@ -246,7 +284,7 @@ class View:
         """By bits alone: whether the user may search every folder above `real`, which has no links."""
         end = 0
         while True:
-            if not self._allows(self._folder(real[:end] or b"/"), 1):
+            if not self._allows(self._folders.lstat(real[:end] or b"/"), 1):
                 return False
             end = real.find(b"/", end + 1)
             if end < 0:
@@ -256,7 +294,7 @@ class View:
         """The user's chdir(2) to `folder` and stat(2) of ``.``.  Raises OSError as they do."""
         if not self._direct:
             st = self._settled(folder)
-            if st is not None and self._enters(folder, st):
+            if st is not None and S_ISDIR(st.st_mode) and self._folders.plain(folder, st) and self._enters(folder, st):
                 return st
             if not self._exact:
                 real = os.path.realpath(folder)
@@ -292,15 +330,12 @@ class View:
                 return _read_dotqmail(os.open(path, _OPEN))
             if not self._exact:
                 return self._judge_dotqmail(path)
-            if b"/" not in name:
-                try:
-                    fd = os.open(path, _OPEN_NO_LINK)
-                except FileNotFoundError:
+            if b"/" not in name and _readlink(path, _one_byte, 1) < 0:
+                number = ctypes.get_errno()  # readlink is the cheapest call that tells "missing" from all else
+                if number == errno.ENOENT:
                     return None
-                except OSError:
-                    pass
-                else:
-                    file = _read_dotqmail(fd, lambda st: self._may_read(fd, path, st))
+                if number == errno.EINVAL:  # there, and no link
+                    file = self._read_settled(path)
                     if file is not None:
                         return file
             return _read_dotqmail(self._call(os.open, path, _OPEN))
@@ -338,10 +373,19 @@ class View:
             return self._call(os.listdir, path)
         return os.listdir(path)
 
+    def _read_settled(self, path: bytes) -> DotQmail | None:
+        """The file in a home that the user can enter, if bits settle that the user may read it; else None."""
+        try:
+            fd = os.open(path, _OPEN_NO_LINK)
+        except OSError:
+            return None
+        return _read_dotqmail(fd, lambda st: self._may_read(fd, path, st))
+
     def _may_read(self, fd: int, path: bytes, st: os.stat_result) -> bool:
-        """Whether bits settle that the user may read this open file."""
         return (
-            self._allows(st, 4) and self._known.plain(path, st) and (st.st_uid == self._rights.uid or _without_list(fd))
+            self._allows(st, 4)
+            and self._folders.plain(path, st)
+            and (st.st_uid == self._rights.uid or _without_list(fd))
         )
 
     def _judge_dotqmail(self, path: bytes) -> DotQmail | None:

@@ -3,7 +3,8 @@
 Law: an answer rests on the file as it is when it is asked for.  A file is the same while device,
 inode, size, mtime and ctime are; and since a second change within one tick of the file system's
 clock would leave them all the same, what was read of a file that had changed just before is not
-trusted later (git calls this "racily clean").  What is read while it changes is read again.
+trusted later (git calls this "racily clean").  What is read while it changes is read again.  Where
+`Changes` can vouch that nothing has happened since, not even the stat is made.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from stat import S_ISREG
 from typing import Generic, TypeVar
 
 from cvm_qmail.answer import Unavailable
+from cvm_qmail.tables.changes import Changes
 from cvm_qmail.tables.files import SETTLED, Identity, describe, identity, read_all
 
 T = TypeVar("T")
@@ -42,22 +45,42 @@ def content(fd: int, size: int, _path: bytes) -> bytes:
 class Kept(Generic[T]):
     """The value of one file."""
 
-    def __init__(self, path: bytes, reason: str, make: Make[T], opener: Open = open_file) -> None:
+    def __init__(
+        self, path: bytes, reason: str, make: Make[T], opener: Open = open_file, changes: Changes | None = None
+    ) -> None:
+        """`reason` is the word for the trouble of a file that cannot be read."""
         self.path = path
         self._reason = reason
         self._make = make
         self._open = opener
+        self._changes = changes
+        self._stamp = -1
         self._identity: Identity | None = None
         self._value: T | None = None
 
+    @property
+    def vouched(self) -> bool:
+        """Whether `Changes` vouches for the value while its stamp stays."""
+        return self._changes is not None and self._changes.stamp == self._stamp
+
     def now(self) -> T | None:
         """The value of the file as it is now; None if there is no such file.  Raises `Unavailable`."""
+        changes = self._changes
+        if changes is not None and changes.stamp == self._stamp:
+            return self._value
+        self._stamp = -1
+        covered = changes is not None and changes.cover(self.path)
+        stamp = changes.stamp if changes is not None and covered else -1
         try:
             st = os.stat(self.path)
             if identity(st) != self._identity:
                 self._load()
+            if covered and _has_one_name(self.path):
+                self._stamp = stamp
         except FileNotFoundError:
             self._identity = self._value = None
+            if covered and not os.path.islink(self.path):
+                self._stamp = stamp
         except OSError as error:
             raise Unavailable(self._reason, describe(error), self.path) from None
         return self._value
@@ -85,3 +108,9 @@ class Kept(Generic[T]):
                     self._identity = identity(st)
                 return
         raise Unavailable(self._reason, "changes while it is read", self.path)
+
+
+def _has_one_name(path: bytes) -> bool:
+    """Whether `path` is a plain file, not a link, and has no other name."""
+    st = os.lstat(path)
+    return S_ISREG(st.st_mode) and st.st_nlink == 1

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from cvm_qmail.answer import Table, Unavailable
 from cvm_qmail.rules.users import Account
+from cvm_qmail.tables.changes import Changes
 from cvm_qmail.tables.files import describe
 from cvm_qmail.tables.kept import Kept, content
 
@@ -172,9 +173,9 @@ class _FileThenAsked:
 class Accounts:
     """The system's users as they are now."""
 
-    def __init__(self, wrapper: str | None = None) -> None:
-        self._file = Kept(os.fsencode(wrapper) if wrapper else PASSWD, "passwd", read_passwd)
-        self._nsswitch = None if wrapper else Kept(NSSWITCH, "nsswitch", content)
+    def __init__(self, wrapper: str | None = None, changes: Changes | None = None) -> None:
+        self._file = Kept(os.fsencode(wrapper) if wrapper else PASSWD, "passwd", read_passwd, changes=changes)
+        self._nsswitch = None if wrapper else Kept(NSSWITCH, "nsswitch", content, changes=changes)
         self._services: tuple[bytes | None, tuple[bytes, ...]] = (None, services(None))
 
     def now(self) -> Table[bytes, Account]:
