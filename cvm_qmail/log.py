@@ -47,13 +47,15 @@ def escape_text(text: str) -> str:
 
 def as_text(event: Event, seconds: float) -> str:
     """The line of `event`, without its end."""
-    account = escape(event.account)
-    address = account if event.domain is None else f"{account}@{escape(event.domain)}"
+    mark, _, account, domain, user, reason, where, _, detail = event
+    address = account if domain is None else b"%s@%s" % (account, domain)
+    if _ODD.search(b"%s%s%s" % (address, user, where)):
+        address, user, where = (escape(field).encode() for field in (address, user, where))
     line = (
-        f"{event.mark} {address or '-'} {escape(event.user) or '-'} {event.reason} {escape(event.where) or '-'}"
-        f" {seconds * 1e6:.0f}us"
+        f"{mark} {address.decode() or '-'} {user.decode() or '-'} {reason} {where.decode() or '-'}"
+        f" {int(seconds * 1e6)}us"
     )
-    return f"{line} {escape_text(event.detail)}" if event.detail else line
+    return f"{line} {escape_text(detail)}" if detail else line
 
 
 def as_json(event: Event, seconds: float) -> str:

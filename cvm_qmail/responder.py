@@ -39,19 +39,7 @@ class Event(NamedTuple):
 Report = Callable[[Event], None]
 Ask = Callable[[Recipient, "wire.Request"], Answer]
 
-_FACTS = (
-    Fact.USERNAME,
-    Fact.USERID,
-    Fact.GROUPID,
-    Fact.REALNAME,
-    Fact.DIRECTORY,
-    Fact.SHELL,
-    Fact.GROUPNAME,
-    Fact.SYS_USERNAME,
-    Fact.SYS_DIRECTORY,
-    Fact.DOMAIN,
-    Fact.MAILBOX,
-)
+_NUMBERS = tuple(int(Fact[field.upper()]) for field in Facts._fields)
 """The numbers of the fields of `Facts`."""
 
 _DISPENSABLE = (
@@ -127,11 +115,8 @@ def responder(
 
 def _accept(version: int, nonce: bytes, facts: Facts) -> tuple[int, bytes]:
     """The code and packet of an acceptance, with as many facts as fit."""
-    pairs = [
-        (int(number), value if isinstance(value, bytes) else b"%d" % value)
-        for number, value in zip(_FACTS, facts, strict=True)
-        if value is not None
-    ]
+    values = (facts[0], b"%d" % facts[1], b"%d" % facts[2], *facts[3:])
+    pairs = [(number, value) for number, value in zip(_NUMBERS, values, strict=True) if value is not None]
     try:
         return 0, wire.pack_response(version, nonce, 0, pairs)
     except wire.Malformed:

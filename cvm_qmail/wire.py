@@ -200,15 +200,14 @@ def pack_response(version: int, nonce: bytes, code: int, facts: Iterable[tuple[i
             raise Malformed("a version 1 response cannot hold a NUL in a fact")
         packet = b"%c%s\0" % (code, b"".join([b"%c%s\0" % fact for fact in facts]))
     else:
+        parts = [bytes((code, len(nonce))), nonce]
         try:
-            packet = b"%c%c%s%s\0" % (
-                code,
-                len(nonce),
-                nonce,
-                b"".join([b"%c%c%s" % (kind, len(value), value) for kind, value in facts]),
-            )
-        except OverflowError:
+            for kind, value in facts:
+                parts += (bytes((kind, len(value))), value)
+        except ValueError:
             raise Malformed(f"a value of more than {VALUE_LIMIT} bytes") from None
+        parts.append(b"\0")
+        packet = b"".join(parts)
     if len(packet) > LIMIT:
         raise Malformed(f"response of {len(packet)} bytes, expected at most {LIMIT}")
     return packet

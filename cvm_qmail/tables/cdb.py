@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from struct import Struct
+from struct import error as TooShort  # noqa: N812  what it means here
+from typing import Protocol
 
 from cdblib import djb_hash
 
@@ -37,51 +38,58 @@ class Damaged(Exception):
     """The search came to a part of the file that is not there."""
 
 
-Read = Callable[[int, int], bytes]
-"""``read(position, count)``: exactly that many bytes, or `Damaged`."""
+class Slices(Protocol):
+    """Bytes, or something that is sliced like bytes: a slice beyond the end is short."""
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        """The bytes of ``[start:stop]``."""
+        ...
 
 
-def seek(read: Read, key: bytes) -> bytes | None:
-    """The data of the first record with `key`."""
+def seek(data: Slices, key: bytes) -> bytes | None:
+    """The data of the first record with `key`.  Raises `Damaged`."""
     hashed = djb_hash(key) & 0xFFFFFFFF
-    table, slots = _pair(read((hashed & 255) * 8, 8))
-    if not slots:
-        return None
-    first = (hashed >> 8) % slots
-    for number in range(slots):
-        slot_hash, position = _pair(read(table + (first + number) % slots * 8, 8))
-        if not position:
+    try:
+        at = (hashed & 255) * 8
+        table, slots = _pair(data[at : at + 8])
+        if not slots:
             return None
-        if slot_hash == hashed:
-            key_length, data_length = _pair(read(position, 8))
-            if key_length == len(key) and _matches(read, position + 8, key):
-                return read(position + 8 + key_length, data_length)
+        slot = (hashed >> 8) % slots
+        for _ in range(slots):
+            at = table + slot * 8
+            slot_hash, at = _pair(data[at : at + 8])
+            if not at:
+                return None
+            if slot_hash == hashed:
+                key_length, length = _pair(data[at : at + 8])
+                if key_length == len(key) and _matches(data, at + 8, key):
+                    at += 8 + key_length
+                    found = data[at : at + length]
+                    if len(found) != length:
+                        raise Damaged
+                    return found
+            slot = (slot + 1) % slots
+    except TooShort:
+        raise Damaged from None
     return None
 
 
-def _matches(read: Read, position: int, key: bytes) -> bool:
+def _matches(data: Slices, at: int, key: bytes) -> bool:
     """Compares in pieces of 32 bytes: a mismatch in one hides that a later one is missing."""
+    if data[at : at + len(key)] == key:
+        return True
     for start in range(0, len(key), 32):
         piece = key[start : start + 32]
-        if read(position + start, len(piece)) != piece:
+        found = data[at + start : at + start + len(piece)]
+        if len(found) != len(piece):
+            raise Damaged
+        if found != piece:
             return False
     return True
 
 
-def in_memory(data: bytes) -> Read:
-    """Reads from a database held in memory."""
-
-    def read(position: int, count: int) -> bytes:
-        found = data[position : position + count]
-        if len(found) != count:
-            raise Damaged
-        return found
-
-    return read
-
-
 class InFile:
-    """Reads from an open database, a block at a time; closes it when nobody needs it any more."""
+    """An open database that is read a block at a time; closes it when nobody needs it any more."""
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd = fd
@@ -90,24 +98,20 @@ class InFile:
         self._start = 0
         self._block = b""
 
-    def __call__(self, position: int, count: int) -> bytes:
-        """A `Read`."""
-        end = position + count
-        if end <= 2048:
-            found = self._header[position:end]
-        else:
-            if end > self._size:
-                raise Damaged
-            if count > READ_LIMIT:
-                raise OSError(errno.EFBIG, f"a record of more than {READ_LIMIT} bytes")
-            at = position - self._start
-            if at < 0 or at + count > len(self._block):
-                self._block = os.pread(self._fd, max(count, _AHEAD), position)
-                self._start, at = position, 0
-            found = self._block[at : at + count]
-        if len(found) != count:
-            raise Damaged
-        return found
+    def __getitem__(self, part: slice, /) -> bytes:
+        """The bytes of ``[start:stop]``; fewer at the end of the file.  Raises OSError."""
+        start, stop = part.start, min(part.stop, self._size)
+        if stop <= 2048:
+            return self._header[start:stop]
+        if stop - start > READ_LIMIT:
+            raise OSError(errno.EFBIG, f"a record of more than {READ_LIMIT} bytes")
+        at = start - self._start
+        if at < 0 or stop - self._start > len(self._block):
+            if start >= stop:
+                return b""
+            self._block = os.pread(self._fd, max(stop - start, _AHEAD), start)
+            self._start, at = start, 0
+        return self._block[at : at + stop - start]
 
     def __del__(self) -> None:
         os.close(self._fd)
@@ -116,8 +120,8 @@ class InFile:
 class Database:
     """A constant database that is open or held in memory: a Table of bytes."""
 
-    def __init__(self, read: Read, path: bytes) -> None:
-        self._read = read
+    def __init__(self, data: Slices, path: bytes) -> None:
+        self._data = data
         self._path = path
         self._breaks: tuple[bytes | None] | None = None
 
@@ -125,9 +129,9 @@ class Database:
         """The data of the first record with `key`; None if there is none.  Raises `Unavailable`."""
         try:
             if key:
-                return seek(self._read, key)
+                return seek(self._data, key)
             if self._breaks is None:  # users/cdb: asked by every look-up, and short
-                self._breaks = (seek(self._read, key),)
+                self._breaks = (seek(self._data, key),)
             return self._breaks[0]
         except Damaged:
             raise Unavailable("cdb-damaged", "ends before the record sought", self._path) from None
@@ -140,6 +144,6 @@ def open_database(fd: int, size: int, path: bytes) -> Database:
     if size > WHOLE:
         return Database(InFile(fd, size), path)
     try:
-        return Database(in_memory(read_all(fd, size)), path)
+        return Database(read_all(fd, size), path)
     finally:
         os.close(fd)
