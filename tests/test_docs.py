@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import Host, a_folder, cdb_bytes
-from serving import serving
+from hosts import NOFILES, Host, a_folder, cdb_bytes
+from serving import CVM_QMAIL, serving
 
 from cvm_qmail import settings as settings_module
 from cvm_qmail.settings import VARIABLES
@@ -20,7 +20,7 @@ from cvm_qmail.wire import Fact
 TOP = Path(__file__).parent.parent
 DOCS = TOP / "docs"
 PAGES = sorted([*TOP.glob("*.md"), *DOCS.rglob("*.md")])
-MAN_PAGES = sorted((DOCS / "man").iterdir())
+MAN_PAGES = [DOCS / "man" / name for name in ("cvm-qmail.8", "cvmctl.1")]
 PACKAGE = Path(settings_module.__file__).parent
 
 DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
@@ -156,7 +156,11 @@ def _readme() -> str:
 @pytest.mark.parametrize("path", MAN_PAGES, ids=lambda path: path.name)
 def test_man_pages_render_without_a_warning(path: Path) -> None:
     done = subprocess.run(
-        ["groff", "-mandoc", "-ww", "-Tutf8", str(path)], capture_output=True, text=True, check=True, encoding="utf-8"
+        ["groff", "-mandoc", "-ww", "-Tutf8", "-P-cbou", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     assert done.stderr == ""
     assert "SYNOPSIS" in done.stdout
@@ -214,3 +218,27 @@ def test_the_example_plug_in_says_at_start_what_is_wrong_with_its_setting(host: 
         with serving(host, wait=False, PYTHONPATH=str(folder), DELIVER_TO_DB="mailboxes.cdb") as server:
             assert server.process.wait(20) == 100
             assert "DELIVER_TO_DB" in server.errors.read_text()
+
+
+# -- what docs/operating.md promises of a server without rights ------------------------------------------
+
+
+@pytest.mark.root
+@pytest.mark.peer("setpriv")
+def test_a_server_that_may_not_look_as_others_never_refuses_what_it_cannot_see(host: Host) -> None:
+    host.user("closed", 5004, ".qmail-x", mode=0o700)
+    host.folder("behind", mode=0o710, gid=NOFILES)  # qmailp can search it, the server cannot
+    host.folder("behind/bob", uid=5005, gid=5005)
+    host.passwd("closed:x:5004:5004::{root}/home/closed:/bin/sh", "bob:x:5005:5005::{root}/behind/bob:/bin/sh")
+    run = host.folder("run", uid=65534, gid=65534)
+    with serving(host, program=_without_rights(host), path=run / "socket") as server:
+        assert server.ask("closed-x").code == 4
+        assert server.ask("bob").code == 4
+
+
+def _without_rights(host: Host) -> Path:
+    """cvm-qmail as nobody."""
+    program = host.root / "as-nobody"
+    program.write_text(f'#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups {CVM_QMAIL} "$@"\n')
+    program.chmod(0o755)
+    return program
