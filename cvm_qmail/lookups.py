@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
+from cvm_qmail.recent import Recent
 from cvm_qmail.rules import domains, dotqmail, users
 from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables import Rights, Tables
@@ -78,10 +79,18 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
     """The module `cvm-qmail`: whether qmail would deliver.  `programs` None: those that the settings name."""
     if programs is None:
         programs = load_programs(tables, settings)
+    recent = Recent(tables)
 
     def lookup(recipient: Recipient) -> Answer:
         """Whether qmail would deliver to `recipient`.  Raises `Unavailable`."""
         tables.begin()
+        answer = recent.get(recipient)
+        if answer is None:
+            answer = decide(recipient)
+            recent.put(recipient, answer)
+        return answer
+
+    def decide(recipient: Recipient) -> Answer:
         account, domain = recipient
         if b"\0" in account or (domain and b"\0" in domain):
             return Answer(Verdict.REJECT, "nul")  # no qmail address can hold one
@@ -163,6 +172,7 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
                     return Answer(Verdict.PASS, "lookaside")
         delivery = Delivery(recipient, user, user.dash, user.ext, host, found)
         for program in programs:
+            tables.doubt()  # a plug-in may rest on anything
             answer = program(delivery)
             if answer is not None:
                 return answer

@@ -9,8 +9,9 @@ server's own look-ups with it, and the server runs them without.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from cvm_qmail.answer import Table, Unavailable
 from cvm_qmail.rules.domains import Controls
@@ -18,14 +19,14 @@ from cvm_qmail.rules.dotqmail import Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.cdb import Database, open_database
-from cvm_qmail.tables.changes import Changes
+from cvm_qmail.tables.changes import TRUST, Changes
 from cvm_qmail.tables.control import ControlFiles
-from cvm_qmail.tables.files import REFUSED, Folders, Status, View, describe
+from cvm_qmail.tables.files import REFUSED, Folders, Identity, Status, View, describe
 from cvm_qmail.tables.kept import Kept, open_file
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Rights, Switch
 
-__all__ = ["Hazards", "Note", "Rights", "Tables", "Watched"]
+__all__ = ["Evidence", "Hazards", "Note", "Rights", "Tables", "Watched"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -64,6 +65,13 @@ class Hazards(Protocol):
         ...
 
 
+class Evidence(NamedTuple):
+    """What an answer rests on: the stamp of `Changes`, and files and folders with their identity."""
+
+    stamp: int
+    files: tuple[tuple[bytes, Identity], ...]
+
+
 class _NoHazards:
     def enter(self, place: bytes) -> None:
         pass
@@ -83,12 +91,40 @@ class Tables:
         self._accounts = Accounts(settings.passwd, self._changes)
         self._controls = ControlFiles(self._root + b"/control", self._open_as_qmails, self._changes)
         self._users_cdb = Kept(self._root + b"/users/cdb", "cdb-unreadable", open_database, changes=self._changes)
+        self._check_at = 0.0
         self._databases: dict[tuple[bytes, Rights | None], Kept[Database]] = {}
 
     def begin(self) -> None:
         """A request begins: what was seen of folders for the last one is forgotten."""
         self._changes.look()
         self._folders.begin()
+        if time.monotonic() >= self._check_at:
+            self._check()
+
+    def _check(self) -> None:
+        """Looks whether the files are still what `Changes` vouches for."""
+        self._check_at = time.monotonic() + TRUST
+        if not all(file.check() for file in (*self._controls.files, *self._accounts.files, self._users_cdb)):
+            self._changes.doubt()
+
+    def doubt(self) -> None:
+        """The answer to the request in hand rests on something that cannot be vouched for later."""
+        self._folders.doubt()
+
+    def evidence(self) -> Evidence | None:
+        """What the answer to the request in hand rests on; None if that cannot be vouched for later."""
+        files = self._folders.relied_on
+        return None if files is None or self._note is not None else Evidence(self._changes.stamp, files)
+
+    def holds(self, evidence: Evidence) -> bool:
+        """Whether what an answer rested on is still the same."""
+        if evidence.stamp != self._changes.stamp:
+            return False
+        for path, identity in evidence.files:
+            self._hazards.enter(path)
+            if not self._folders.same(path, identity):
+                return False
+        return True
 
     def _watched(self, name: str, table: Table[K, V]) -> Table[K, V]:
         return table if self._note is None else Watched(name, table, self._note)
@@ -98,6 +134,8 @@ class Tables:
     def controls(self) -> Controls:
         """The control files as they are now.  Raises `Unavailable` if qmail-send could not start with them."""
         controls = self._controls.now()
+        if not self._controls.vouched:
+            self._folders.doubt()
         if self._note is None:
             return controls
         self._note("envnoathost", b"", controls.envnoathost)
@@ -119,16 +157,23 @@ class Tables:
         if not self._switch.may:
             return None
         account = self._accounts.now().get(name)
+        if not self._accounts.vouched:
+            self._folders.doubt()
         return Rights(account.uid, account.gid) if account is not None and account.uid else None
 
     def users_cdb(self) -> Table[bytes, bytes] | None:
         """users/cdb as it is now; None if there is none."""
         database = self._users_cdb.now()
+        if not self._users_cdb.vouched:
+            self._folders.doubt()
         return None if database is None else self._watched("users/cdb", database)
 
     def accounts(self) -> Table[bytes, Account]:
         """The system's users as they are now."""
-        return self._watched("passwd", self._accounts.now())
+        accounts = self._accounts.now()
+        if not self._accounts.vouched:
+            self._folders.doubt()
+        return self._watched("passwd", accounts)
 
     def owners(self) -> Table[bytes, int]:
         """Which uid owns a home (a path; a relative one is below the qmail home), as qmailp sees it."""
@@ -150,27 +195,29 @@ class Tables:
 
     # -- for plug-ins -----------------------------------------------------------------------------
 
+    # What a plug-in's answer rests on is not known here: it is not kept.
+
     def file(self, path: bytes, rights: Rights | None = None) -> bytes | None:
         """Content of a plain file, as `rights` (default: this process) may read it; None if there is none.
 
         Raises `Unavailable` for anything else: refused, not a plain file, too long.
         """
-        self._hazards.enter(path)
+        self._door(path)
         return self._told("file", path, self._guard(self._view(rights).content, path))
 
     def status(self, path: bytes, rights: Rights | None = None) -> Status | None:
         """What stat(2) says of `path`; None if it is not there."""
-        self._hazards.enter(path)
+        self._door(path)
         return self._told("status", path, self._guard(self._view(rights).status, path))
 
     def listing(self, path: bytes, rights: Rights | None = None) -> list[bytes] | None:
         """The names in a folder; None if it is not there."""
-        self._hazards.enter(path)
+        self._door(path)
         return self._told("listing", path, self._guard(self._view(rights).listing, path))
 
     def cdb(self, path: bytes, rights: Rights | None = None) -> Table[bytes, bytes] | None:
         """A constant database as it is now, kept while it stays the same; None if it is not there."""
-        self._hazards.enter(path)
+        self._door(path)
         kept = self._databases.pop((path, rights), None)
         if kept is None:
             if len(self._databases) >= CDB_LIMIT:
@@ -179,6 +226,11 @@ class Tables:
         self._databases[path, rights] = kept  # the one used last stands last
         database = kept.now()
         return None if database is None else self._watched(os.fsdecode(path), database)
+
+    def _door(self, path: bytes) -> None:
+        """A plug-in asks for something: it is noted where, and that its answer cannot be vouched for later."""
+        self._hazards.enter(path)
+        self._folders.doubt()
 
     def _view(self, rights: Rights | None) -> View:
         return View(rights, self._switch, self._folders)

@@ -11,8 +11,8 @@ this is as fresh as a stat.  It is not taken for an answer
  - off plain local file systems: another machine's changes give none;
  - where a folder cannot be watched, or the kernel's queue overflowed.
 
-A store through mmap gives no event, and no reliable time stamp either: so that even this does not go
-unseen, the stamp changes every `TRUST` seconds anyway.
+A store through mmap gives no event.  So that even this does not go unseen for long, `Tables` looks at
+what was vouched for every `TRUST` seconds, and calls `doubt` if it finds a change.
 
 Source: inotify(7), proc(5) (mountinfo).
 """
@@ -22,14 +22,13 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-import time
 from struct import Struct
 from typing import NamedTuple
 
 from cvm_qmail.tables.plain import is_plain
 
 TRUST = 1.0
-"""Seconds after which everything is looked at again although nothing seems to have changed."""
+"""Seconds after which files are looked at again although nothing seems to have changed."""
 
 FOLDERS = 1024
 """Folders that are watched at the most."""
@@ -58,7 +57,6 @@ class Changes:
 
     def __init__(self) -> None:
         self.stamp = 0
-        self._fresh_until = 0.0
         self._inotify = -1
         self._mounts = -1
         self._epoll: select.epoll | None = None
@@ -67,9 +65,13 @@ class Changes:
 
     def look(self) -> int:
         """The stamp of this moment."""
-        if (self._epoll is not None and self._epoll.poll(0)) or time.monotonic() >= self._fresh_until:
-            self._note()
+        if self._epoll is not None and (ready := self._epoll.poll(0)):
+            self._note(self._epoll, ready)
         return self.stamp
+
+    def doubt(self) -> None:
+        """Something changed that no event told of."""
+        self.stamp += 1
 
     def cover(self, path: bytes) -> bool:
         """Whether `look` will see it when `path` comes to mean something else, or its file changes.
@@ -120,29 +122,23 @@ class Changes:
         self._epoll.register(self._mounts, select.EPOLLPRI | select.EPOLLERR)
         return True
 
-    def _close(self) -> None:
+    def _forget(self, epoll: select.epoll) -> None:
         """Forgets everything: what is watched may not be what its path means any more."""
-        if self._epoll is not None:
-            self._epoll.close()
-            os.close(self._inotify)
-            os.close(self._mounts)
+        epoll.close()
+        os.close(self._inotify)
+        os.close(self._mounts)
         self._epoll = None
         self._folders.clear()
         self._names.clear()
 
-    def _note(self) -> None:
-        """Something may have changed: takes the events, and says so with a new stamp if they matter."""
-        now = time.monotonic()
-        matters = now >= self._fresh_until
-        if self._epoll is not None:
-            mounts_changed = any(fd == self._mounts for fd, _ in self._epoll.poll(0))
-            relevant, structure = self._events()
-            if structure or mounts_changed:
-                self._close()
-            matters = matters or relevant or structure or mounts_changed
-        if matters:
+    def _note(self, epoll: select.epoll, ready: list[tuple[int, int]]) -> None:
+        """Takes the events, and makes a new stamp if they matter."""
+        mounts_changed = any(fd == self._mounts for fd, _ in ready)
+        relevant, structure = self._events()
+        if structure or mounts_changed:
+            self._forget(epoll)
+        if relevant or structure or mounts_changed:
             self.stamp += 1
-            self._fresh_until = now + TRUST
 
     def _events(self) -> tuple[bool, bool]:
         """Whether an event concerned a name that matters, and whether one concerned a watched folder itself."""

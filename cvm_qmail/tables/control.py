@@ -70,20 +70,25 @@ class ControlFiles:
 
     def __init__(self, folder: bytes, opener: Open, changes: Changes) -> None:
         paths = [b"%s/%s" % (folder, name.encode()) for name in NAMES]
-        self._files = [Kept(path, "control", content, opener, changes) for path in paths]
+        self.files = [Kept(path, "control", content, opener, changes) for path in paths]
         self._changes = changes
         self._stamp = -1
         self._contents: list[bytes | None] = []
         self._controls: Controls | None = None
 
+    @property
+    def vouched(self) -> bool:
+        """Whether `Changes` vouches for all of them while its stamp stays."""
+        return self._stamp == self._changes.stamp
+
     def now(self) -> Controls:
         """The control files as they are now.  Raises `Unavailable` if qmail-send could not start with them."""
         if self._controls is not None and self._stamp == self._changes.stamp:
             return self._controls
-        contents = [file.now() for file in self._files]
+        contents = [file.now() for file in self.files]
         if self._controls is None or any(new is not old for new, old in zip(contents, self._contents, strict=True)):
             self._controls = None
             self._controls = parse(*contents)
             self._contents = contents
-        self._stamp = self._changes.stamp if all(file.vouched for file in self._files) else -1
+        self._stamp = self._changes.stamp if all(file.vouched for file in self.files) else -1
         return self._controls

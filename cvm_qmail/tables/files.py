@@ -110,10 +110,36 @@ class Folders:
         self._without_list: dict[tuple[int, int], int] = {}
         self._plain: dict[int, tuple[int, bool]] = {}
         self._seen: dict[bytes, os.stat_result] = {}
+        self._relied_on: dict[bytes, Identity] | None = None
 
     def begin(self) -> None:
         """A request begins: what was only seen, not watched, is forgotten."""
         self._seen.clear()
+        self._relied_on = {}
+
+    def rely(self, path: bytes, st: os.stat_result) -> None:
+        """The answer rests on this file or folder being the same, which its identity will tell later."""
+        if self._relied_on is not None:
+            if max(st.st_mtime_ns, st.st_ctime_ns) < time.time_ns() - SETTLED:
+                self._relied_on[path] = identity(st)
+            else:
+                self._relied_on = None
+
+    def doubt(self) -> None:
+        """The answer rests on something that cannot be vouched for later."""
+        self._relied_on = None
+
+    @property
+    def relied_on(self) -> tuple[tuple[bytes, Identity], ...] | None:
+        """What the answer rests on, beside what `Changes` vouches for; None: also on something else."""
+        return None if self._relied_on is None else tuple(self._relied_on.items())
+
+    def same(self, path: bytes, before: Identity) -> bool:
+        """Whether `path`, no link, is still the file it was."""
+        try:
+            return identity(self.lstat(path)) == before
+        except OSError:
+            return False
 
     def lstat(self, path: bytes) -> os.stat_result:
         """lstat(2), once per request.  Raises OSError."""
@@ -129,7 +155,9 @@ class Folders:
             return known[1]
         stamp = self._changes.stamp if self._changes.cover_folder(folder) else -1
         way = self._walk(folder)
-        if stamp >= 0:
+        if stamp < 0:
+            self.doubt()
+        else:
             if len(self._ways) >= self.LIMIT:
                 self._ways.clear()
             self._ways[folder] = stamp, way
@@ -215,6 +243,7 @@ class View:
 
     def _call(self, function: Callable[..., T], *arguments: object) -> T:
         """The call with the user's rights.  Only where `_exact`."""
+        self._folders.doubt()
         if self._direct:
             return function(*arguments)
         return self._switch.run(self._rights, function, *arguments)
@@ -259,22 +288,27 @@ class View:
         try:
             st = self._folders.lstat(path)
         except FileNotFoundError:
+            self._folders.doubt()
             raise
         except OSError:
             return None
-        return None if S_ISLNK(st.st_mode) else st
+        if S_ISLNK(st.st_mode):
+            return None
+        self._folders.rely(path, st)
+        return st
 
     # -- what rules ask ---------------------------------------------------------------------------
 
     def stat(self, path: bytes) -> os.stat_result:
         """What stat(2) says to the user.  Raises OSError as it does."""
         if self._direct:
-            return os.stat(path)
+            return self._call(os.stat, path)
         st = self._settled(path)
         if st is not None:
             return st
         if self._exact:
             return self._call(os.stat, path)
+        self._folders.doubt()
         real = os.path.realpath(path)
         if not self._judged(real):
             raise PermissionError(errno.EACCES, "by owner and mode bits", path)
@@ -297,6 +331,7 @@ class View:
             if st is not None and S_ISDIR(st.st_mode) and self._folders.plain(folder, st) and self._enters(folder, st):
                 return st
             if not self._exact:
+                self._folders.doubt()
                 real = os.path.realpath(folder)
                 st = self.stat(real)
                 if not S_ISDIR(st.st_mode):
@@ -327,7 +362,7 @@ class View:
         path = b"%s/%s" % (home, name)
         try:
             if self._direct:
-                return _read_dotqmail(os.open(path, _OPEN))
+                return _read_dotqmail(self._call(os.open, path, _OPEN))
             if not self._exact:
                 return self._judge_dotqmail(path)
             if b"/" not in name and _readlink(path, _one_byte, 1) < 0:
@@ -382,6 +417,7 @@ class View:
         return _read_dotqmail(fd, lambda st: self._may_read(fd, path, st))
 
     def _may_read(self, fd: int, path: bytes, st: os.stat_result) -> bool:
+        self._folders.rely(path, st)
         return (
             self._allows(st, 4)
             and self._folders.plain(path, st)
@@ -390,6 +426,7 @@ class View:
 
     def _judge_dotqmail(self, path: bytes) -> DotQmail | None:
         """By bits alone.  Without its content if this process may not read it."""
+        self._folders.doubt()
         real = os.path.realpath(path)
         st = self.stat(real)
         if not S_ISREG(st.st_mode):

@@ -56,12 +56,25 @@ class Kept(Generic[T]):
         self._changes = changes
         self._stamp = -1
         self._identity: Identity | None = None
+        self._read_as: Identity | None = None
+        self._vouched_for: Identity | None = None
         self._value: T | None = None
 
     @property
     def vouched(self) -> bool:
         """Whether `Changes` vouches for the value while its stamp stays."""
         return self._changes is not None and self._changes.stamp == self._stamp
+
+    def check(self) -> bool:
+        """Whether the file is what `Changes` vouches for; True if it does not."""
+        if not self.vouched:
+            return True
+        try:
+            return identity(os.stat(self.path)) == self._vouched_for
+        except FileNotFoundError:
+            return self._vouched_for is None
+        except OSError:
+            return False
 
     def now(self) -> T | None:
         """The value of the file as it is now; None if there is no such file.  Raises `Unavailable`."""
@@ -77,10 +90,12 @@ class Kept(Generic[T]):
                 self._load()
             if covered and _has_one_name(self.path):
                 self._stamp = stamp
+                self._vouched_for = self._read_as
         except FileNotFoundError:
             self._identity = self._value = None
             if covered and not os.path.islink(self.path):
                 self._stamp = stamp
+                self._vouched_for = None
         except OSError as error:
             raise Unavailable(self._reason, describe(error), self.path) from None
         return self._value
@@ -104,8 +119,9 @@ class Kept(Generic[T]):
             if same:
                 if value != self._value:
                     self._value = value
+                self._read_as = identity(st)
                 if max(st.st_mtime_ns, st.st_ctime_ns) < began - SETTLED:
-                    self._identity = identity(st)
+                    self._identity = self._read_as
                 return
         raise Unavailable(self._reason, "changes while it is read", self.path)
 

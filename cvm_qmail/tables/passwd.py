@@ -176,10 +176,22 @@ class Accounts:
     def __init__(self, wrapper: str | None = None, changes: Changes | None = None) -> None:
         self._file = Kept(os.fsencode(wrapper) if wrapper else PASSWD, "passwd", read_passwd, changes=changes)
         self._nsswitch = None if wrapper else Kept(NSSWITCH, "nsswitch", content, changes=changes)
+        self._only_files = False
         self._services: tuple[bytes | None, tuple[bytes, ...]] = (None, services(None))
+
+    @property
+    def files(self) -> list[Kept[Passwd] | Kept[bytes]]:
+        """What is kept of files."""
+        return [self._file] if self._nsswitch is None else [self._file, self._nsswitch]
+
+    @property
+    def vouched(self) -> bool:
+        """Whether all that `now` gave last was in files that `Changes` vouches for."""
+        return self._only_files and all(file.vouched for file in self.files)
 
     def now(self) -> Table[bytes, Account]:
         """The table for one request: one freshness check, however many names are asked for."""
+        self._only_files = False
         names = self._sources()
         if names[:1] not in ((b"files",), (b"compat",)) or names[1:] not in ((), (b"systemd",)):
             return _Asked()
@@ -190,6 +202,7 @@ class Accounts:
             return _Asked()
         if names[1:] and _systemd_may_know():
             return _FileThenAsked(passwd.accounts)
+        self._only_files = not names[1:]
         return passwd.accounts
 
     def _sources(self) -> tuple[bytes, ...]:
