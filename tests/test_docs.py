@@ -110,6 +110,28 @@ def test_every_reason_word_is_explained_and_no_stale_one() -> None:
     assert len(in_page) == len(set(in_page)) + 1, "only dotqmail stands in two tables"
 
 
+def messages_in(source: str) -> Iterator[str]:
+    """What a module says in lines of its own: the longest constant part of each message."""
+    for node in ast.walk(ast.parse(source)):
+        said: ast.expr | None = None
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".line", "_warn")):
+            said = node.args[-1]
+        elif isinstance(node, ast.Yield):
+            said = node.value
+        if isinstance(said, ast.JoinedStr | ast.Constant):
+            parts = said.values if isinstance(said, ast.JoinedStr) else [said]
+            yield max((str(part.value) for part in parts if isinstance(part, ast.Constant)), key=len).strip(" :,;")
+
+
+def test_every_message_of_the_server_is_explained() -> None:
+    said = [
+        message for name in ("cli.py", "serve.py", "log.py") for message in messages_in((PACKAGE / name).read_text())
+    ]
+    text = re.sub(r"\s+", " ", page("operating.md"))
+    assert len(said) > 10
+    assert not [message for message in said if message not in text]
+
+
 # -- pages ------------------------------------------------------------------------------------------
 
 
