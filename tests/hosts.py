@@ -132,7 +132,7 @@ def assign_records(lines: list[str]) -> list[tuple[bytes, bytes]]:
     breaks = b""
     for line in lines:
         name, *fields = line[1:].encode("latin-1").split(b":")
-        data = b"".join(field + b"\0" for field in fields[:6])
+        data = b"\0".join(fields[:6])
         if line.startswith("+"):
             records.append((b"!" + name.lower(), data))
             if name and name[-1:] not in breaks:
