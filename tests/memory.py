@@ -20,7 +20,7 @@ from cvm_qmail.rules.domains import Controls
 from cvm_qmail.rules.dotqmail import DotQmail, Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.cdb import Database, in_memory
+from cvm_qmail.tables.cdb import Database
 from cvm_qmail.tables.control import parse
 from cvm_qmail.tables.rights import Rights
 
@@ -55,6 +55,12 @@ class Memory:
 
     def begin(self) -> None:
         """Nothing is remembered from one request to the next."""
+
+    def evidence(self) -> None:
+        """Nothing here is vouched for, so no answer is kept."""
+
+    def doubt(self) -> None:
+        """See `evidence`."""
 
     def controls(self) -> Controls:
         return said(self._controls)
@@ -264,7 +270,7 @@ def _database(cdb: Mapping[str, Any] | None, placed: Callable[[str], bytes]) -> 
     if cdb is None:
         return None
     if "raw_b64" in cdb or cdb.get("mutate"):
-        return Database(in_memory(_cdb(cdb, placed)), b"users/cdb")
+        return Database(_cdb(cdb, placed), b"users/cdb")
     table: dict[bytes, bytes] = {}
     for key, value in cdb["records"]:
         table.setdefault(placed(key), placed(value))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from hosts import Host
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.domains import Controls
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
 from cvm_qmail.tables.control import NAMES, entries, one_line, parse
+
+if TYPE_CHECKING:
+    from hosts import Host
 
 # -- one line -----------------------------------------------------------------------------------------
 
