@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cvm_qmail import __version__
 from cvm_qmail.settings import BadSetting, Settings
@@ -19,6 +19,8 @@ from cvm_qmail.settings import BadSetting, Settings
 if TYPE_CHECKING:
     from cvm_qmail.lookups import ModuleFactory
     from cvm_qmail.serve import Door
+
+T = TypeVar("T")
 
 USAGE = """\
 usage: {program} cvm-local:/path/to/socket
@@ -109,20 +111,23 @@ def _serve_local(program: str, factory: ModuleFactory, settings: Settings, addre
     owner, group = _owner(settings)
     activated = _activated(socket.SOCK_STREAM)
     if activated is not None:
-        return _serve(program, factory, settings, lambda: Door(activated, None, None))
+        return _serve(program, factory, settings, address, lambda: Door(activated, None, None))
     if len(path) > local.PATH_LIMIT:
         raise Failure(f"{address}: {len(path)} bytes, expected at most {local.PATH_LIMIT}", PERMANENT)
-    if not takeover:
-        try:
+    try:
+        local.check_kind(path)
+        if not takeover:
             local.check_free(path)
-        except local.InUse as in_use:
-            raise Failure(f"{in_use} (--takeover replaces it)", TEMPORARY) from None
+    except local.NotASocket as other:
+        raise Failure(str(other), TEMPORARY) from None
+    except local.InUse as in_use:
+        raise Failure(f"{in_use} (--takeover replaces it)", TEMPORARY) from None
 
     def bind() -> Door:
         listener, inode = local.listen(path, settings.socket_mode, owner, group)
         return Door(listener, path, inode)
 
-    return _serve(program, factory, settings, bind)
+    return _serve(program, factory, settings, address, bind)
 
 
 def _serve_udp(program: str, factory: ModuleFactory, settings: Settings, address: str, takeover: bool) -> int:
@@ -139,16 +144,24 @@ def _serve_udp(program: str, factory: ModuleFactory, settings: Settings, address
         raise Failure("--takeover: only a Unix socket's path can be taken over", USAGE_STATUS)
     bound = _activated(socket.SOCK_DGRAM)
     if bound is None:
-        bound = udp.bind(host, port)
+        bound = _named(address, lambda: udp.bind(host, port))
     if not settings.lookup_secret and not ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback:
         _warn(program, f"listening on {address}, beyond this host, without a secret: anybody there may ask")
-    return _serve(program, factory, settings, lambda: Door(bound, None, None))
+    return _serve(program, factory, settings, address, lambda: Door(bound, None, None))
 
 
 _SCHEMES = {"cvm-local": _serve_local, "cvm-udp": _serve_udp}
 
 
-def _serve(program: str, factory: ModuleFactory, settings: Settings, bind: Callable[[], Door]) -> int:
+def _named(address: str, bind: Callable[[], T]) -> T:
+    """What `bind` gives; a failure with the address, which the error of bind(2) does not tell."""
+    try:
+        return bind()
+    except OSError as error:
+        raise Failure(f"{address}: {error.strerror or error}", TEMPORARY) from None
+
+
+def _serve(program: str, factory: ModuleFactory, settings: Settings, address: str, bind: Callable[[], Door]) -> int:
     from cvm_qmail.log import Log
     from cvm_qmail.lookups import asking
     from cvm_qmail.responder import Ask
@@ -160,7 +173,7 @@ def _serve(program: str, factory: ModuleFactory, settings: Settings, bind: Calla
 
     factory(Tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
     log = Log(1, settings.log, clock)
-    door = bind()
+    door = _named(address, bind)
     dropped = rights.drop_groups()
     _advise(program, settings, dropped)
     return Supervisor(settings, service, door, bind, log).run()

@@ -47,8 +47,12 @@ class Inode(NamedTuple):
     number: int
 
 
+class NotASocket(Exception):
+    """Something is at the path that no server may replace."""
+
+
 class InUse(Exception):
-    """Something is at the path that is not ours to replace."""
+    """Somebody answers at the path."""
 
 
 def inode(path: bytes) -> Inode | None:
@@ -60,16 +64,20 @@ def inode(path: bytes) -> Inode | None:
     return Inode(st.st_dev, st.st_ino)
 
 
+def check_kind(path: bytes) -> None:
+    """Raises `NotASocket` if something else is at `path`."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise NotASocket(f"{os.fsdecode(path)} exists and is not a socket")
+    except FileNotFoundError:
+        pass
+
+
 def check_free(path: bytes) -> None:
-    """Raises `InUse` if somebody answers at `path`, or if it is not a socket.
+    """Raises `InUse` if somebody answers at `path`, or might.
 
     A bare connection would kill the C program, so a whole request is sent.
     """
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise InUse(f"{os.fsdecode(path)} exists and is not a socket")
-    except FileNotFoundError:
-        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2)
         try:
@@ -100,11 +108,11 @@ def listen(path: bytes, mode: int, uid: int, gid: int) -> tuple[socket.socket, I
     It gets its name only when it listens: what was there before serves until then.  Raises OSError.
     """
     folder, name = os.path.split(path)
-    temporary = b".%s.%d" % (name[:200], os.getpid())
+    temporary = b".%s.%d" % (name[:64], os.getpid())
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     folder_fd = os.open(folder or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        beside = b"/proc/self/fd/%d/%s" % (folder_fd, temporary)  # as long as need be, see PATH_LIMIT
+        beside = b"/proc/self/fd/%d/%s" % (folder_fd, temporary)  # never too long, see PATH_LIMIT
         try:
             os.unlink(beside)
         except FileNotFoundError:

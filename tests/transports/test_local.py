@@ -38,6 +38,16 @@ def users_in(answer: bytes) -> bytes:
     return dict(response.facts)[Fact.USERNAME]
 
 
+def pours(connection: socket.socket, most: int) -> int:
+    """Sends until the other end has closed; how many bytes that took."""
+    for sent in range(0, most, 65536):
+        try:
+            connection.sendall(bytes(65536))
+        except (BrokenPipeError, ConnectionResetError):
+            return sent
+    return most
+
+
 # -- clients that take their time ---------------------------------------------------------------------
 
 
@@ -79,12 +89,11 @@ def test_clients_that_never_read_hold_nobody_up(patient: Server) -> None:
 
 
 def test_clients_that_leave_without_reading_do_no_harm(patient: Server) -> None:
-    before = patient.workers()
     for _ in range(50):
         with patient.connect() as connection:
             connection.sendall(request("joe"))
     assert {patient.ask("joe").code for _ in range(20)} == {0}
-    assert patient.workers() == before
+    assert "ended with" not in patient.log.read_text()
 
 
 def test_a_silent_client_is_closed_at_the_time_out_and_not_before(host: Host) -> None:
@@ -115,7 +124,9 @@ def test_more_silent_clients_than_a_worker_keeps_push_the_oldest_out(host: Host)
         silent = [server.connect() for _ in range(local.PARKED_LIMIT + 40)]
         assert server.ask("joe").code == 0
         assert [rest(connection) for connection in silent[:40]] == [b""] * 40
-        assert users_in(finish(silent[-1], request("joe"))) == b"joe"
+        assert users_in(finish(silent.pop(), request("joe"))) == b"joe"
+        for connection in silent:
+            connection.close()
 
 
 # -- odd requests -------------------------------------------------------------------------------------
@@ -136,9 +147,8 @@ def test_an_over_long_request_in_pieces_is_answered_and_not_reset(patient: Serve
 
 
 def test_a_flood_without_end_is_cut_off_and_others_are_served(patient: Server) -> None:
-    with patient.connect() as connection, pytest.raises((BrokenPipeError, ConnectionResetError)):
-        for _ in range(1000):
-            connection.sendall(bytes(65536))
+    with patient.connect() as connection:
+        assert pours(connection, 64 << 20) < 64 << 20
     assert patient.ask("joe").code == 0
 
 
@@ -152,12 +162,11 @@ def test_a_request_of_512_bytes_is_answered(patient: Server) -> None:
 
 
 def test_an_empty_connection_is_closed_without_a_word(patient: Server) -> None:
-    before = patient.workers()
     assert finish(patient.connect()) == b""
     for _ in range(20):
         patient.connect().close()
     assert patient.ask("joe").code == 0
-    assert patient.workers() == before
+    assert "ended with" not in patient.log.read_text()
 
 
 def test_a_request_in_two_writes_is_answered(patient: Server) -> None:
@@ -238,15 +247,12 @@ def test_the_socket_never_has_its_name_before_its_mode_and_owner(host: Host) -> 
             assert os.listdir(folder) == ["s"]
 
 
-def test_a_relative_path_with_a_longer_way_is_served(host: Host) -> None:
+def test_a_relative_path_is_served_and_removed(host: Host) -> None:
     with a_folder() as folder:
-        deep = folder / ("d" * 100)
-        deep.mkdir()
-        process = None
         with serving(host, path=Path(os.path.relpath(folder)) / "s") as server:
-            process = server.process
             assert (folder / "s").is_socket()
-        assert process.returncode == 0
+            assert server.ask("joe").code == 0
+        assert not (folder / "s").exists()
 
 
 def test_a_path_too_long_for_a_socket_is_refused(host: Host) -> None:
