@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import fcntl
 import gc
 import os
 import select
@@ -56,7 +57,9 @@ have looked the old path up just before."""
 DRAIN_LIMIT = 10.0
 """Seconds for workers to finish, beyond the deadlines of a look-up and a client."""
 
-_PR_SET_PDEATHSIG = 1
+_TO_WORKERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""Signals that a worker treats otherwise than its supervisor."""
+
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -101,6 +104,10 @@ class Supervisor:
         self._slots = Slots(settings.workers + self._spares)
         self._workers: dict[int, _Worker] = {}
         self._retiring: set[int] = set()
+        """Workers that were told to stop, or killed: no longer counted, but still watched."""
+        self._killed: set[int] = set()
+        self._lifeline = os.pipe2(os.O_CLOEXEC)
+        """Nothing is ever written there; its writing end is this process's alone."""
         self._dead_at: list[float] = []
         self._all_busy_since: float | None = None
         self._needed_spare = 0.0
@@ -186,14 +193,18 @@ class Supervisor:
             return False
         slot = self._slots[free[0]]
         slot.clear()
+        # a signal for the child must wait until the child has a handler of its own
+        signal.pthread_sigmask(signal.SIG_BLOCK, _TO_WORKERS)
         try:
             pid = os.fork()
+            if not pid:
+                self._work(slot)
         except OSError as error:
             self._log.line(f"? cannot fork a worker: {error.strerror}")
             self._dead_at += [clock()] * self._settings.workers
             return False
-        if not pid:
-            self._work(slot)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_WORKERS)
         self._workers[pid] = _Worker(free[0], clock(), spare)
         return True
 
@@ -201,7 +212,9 @@ class Supervisor:
         """The life of a worker."""
         status = 1
         try:
-            run_worker(self._settings, self._service, self._door.socket, slot, self._log)
+            os.close(self._lifeline[1])
+            if _die_with(self._lifeline[0]):
+                run_worker(self._settings, self._service, self._door.socket, slot, self._log)
             status = 0
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code
             self._log.line(f"? worker {os.getpid()}: {unforeseen()}")
@@ -221,6 +234,7 @@ class Supervisor:
             if worker is None:
                 continue
             self._slots[worker.number].clear()
+            self._killed.discard(pid)
             if pid in self._retiring:
                 self._retiring.discard(pid)
             elif not self._stop:
@@ -239,8 +253,9 @@ class Supervisor:
                 continue
             if now - began < limit:
                 soonest = min(soonest, began + limit - now)
-            elif pid not in self._retiring:
+            elif pid not in self._killed:
                 place = slot.place
+                self._killed.add(pid)
                 self._retiring.add(pid)
                 if place:
                     self._slots.shun(place)
@@ -285,13 +300,14 @@ class Supervisor:
             there = local.inode(path)
             if there is not None:
                 return there != self._door.inode
-            self._door.socket.close()
-            self._door = self._reopen()
+            door = self._reopen()
         except OSError as error:
             if not self._gone_logged:
                 self._log.line(f"? {escape(path)} has vanished, and cannot be made again: {error.strerror}")
                 self._gone_logged = True
             return False
+        self._door.socket.close()
+        self._door = door
         self._gone_logged = False
         self._log.line(f"? {escape(path)} had vanished, and was made again")
         for pid in set(self._workers) - self._retiring:
@@ -301,8 +317,6 @@ class Supervisor:
 
 def run_worker(settings: Settings, service: Service, door: socket.socket, slot: Slot, log: Log) -> None:
     """Answers requests that come to `door` until SIGTERM."""
-    parent = os.getppid()
-    libc = ctypes.CDLL(None, use_errno=True)
     stop = False
 
     def on_stop(*_: object) -> None:
@@ -312,13 +326,12 @@ def run_worker(settings: Settings, service: Service, door: socket.socket, slot: 
     wake = _wake_up_pipe()
     signal.signal(signal.SIGTERM, on_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_WORKERS)
     if not os.geteuid():
         rights.keep_only_needed_capabilities()
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        return  # the supervisor died before it could be told to take us with it
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     respond = slot.guard(make_respond(settings, service, slot, log))
     if door.type == socket.SOCK_DGRAM:
         udp.Worker(door, respond, received=slot.received, wake=wake, stopping=lambda: stop, afterwards=log.flush).run()
@@ -326,6 +339,18 @@ def run_worker(settings: Settings, service: Service, door: socket.socket, slot: 
         local.Worker(
             door, respond, timeout=settings.local_timeout, wake=wake, stopping=lambda: stop, afterwards=log.flush
         ).run()
+
+
+def _die_with(lifeline: int) -> bool:
+    """Has the kernel kill this process when nobody writes to `lifeline` any more; False: so it is already.
+
+    PR_SET_PDEATHSIG would be simpler, but the kernel forgets it at every setfsuid.
+    """
+    ours = os.open(b"/proc/self/fd/%d" % lifeline, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(ours, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    return not select.select([ours], [], [], 0)[0]
 
 
 def make_respond(settings: Settings, service: Service, hazards: Hazards, log: Log) -> Respond:

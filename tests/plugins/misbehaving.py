@@ -1,10 +1,10 @@
 """A plug-in for tests: what a look-up can do wrong, as lines of a .qmail file.
 
-    |hang         never ends, whatever signal comes
-    |wait PATH    ends when PATH is there
-    |die          takes its process along
-    |raise        raises what nobody foresaw
-    |taste PATH   reads PATH by way of `Tables.file`, as the controlling user
+|hang         never ends, whatever signal comes
+|wait PATH    ends when PATH is there
+|die          takes its process along
+|raise        raises what nobody foresaw
+|taste PATH   reads PATH by way of `Tables.file`, as the controlling user
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def factory(tables: Tables, settings: Settings) -> Program:
     def program(delivery: Delivery) -> Answer | None:
         for line in dotqmail.programs(delivery.file.file.content or b""):
             word, *paths = line.split()
+            if word in (b"hang", b"wait"):
+                os.write(2, b"stuck %d\n" % os.getpid())
             if word == b"hang":
                 while True:
                     signal.pause()
