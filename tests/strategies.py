@@ -27,7 +27,9 @@ names = st.one_of(
 )
 """Local parts and domains, likely and unlikely."""
 
-texts = st.text(st.characters(exclude_categories=[]))
+texts = st.text(
+    st.one_of(st.characters(max_codepoint=0xFF), st.characters(categories=["Cs"]), st.characters(exclude_categories=[]))
+)
 """All that a str can hold, surrogates too."""
 
 

@@ -1,0 +1,178 @@
+"""Packets: the codec, its declaration, and the responder, on any bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import strategies
+from hypothesis import given
+from hypothesis import strategies as st
+from memory import module, responding, small
+
+from cvm_qmail import dissect, wire
+from cvm_qmail.answer import Answer, Facts, Unavailable, Verdict
+from cvm_qmail.lookups import Module
+from cvm_qmail.responder import Event
+
+T = TypeVar("T")
+
+lone = st.sampled_from([wire.Credential.PASSWORD, wire.Credential.SECRET])
+versions = st.sampled_from([1, 2])
+
+
+def value_or_malformed(call: Callable[[], T]) -> T | None:
+    """What it says; None: it refuses.  Anything else is a bug."""
+    try:
+        return call()
+    except wire.Malformed:
+        return None
+
+
+# -- the codec against its declaration ----------------------------------------------------------------
+
+
+@given(strategies.packets, lone)
+def test_codec_and_declaration_say_the_same_of_a_request_or_both_refuse(packet: bytes, lone: int) -> None:
+    said = value_or_malformed(lambda: wire.parse_request(packet, lone))
+    declared = value_or_malformed(lambda: dissect.dissect_request(packet, lone))
+    if declared is None or said is None:
+        assert said == declared
+    else:
+        credentials = {value.type: value.data for value in declared.credentials}
+        assert said == wire.Request(declared.version, declared.nonce, credentials)
+
+
+@given(strategies.responses, versions)
+def test_codec_and_declaration_say_the_same_of_a_response_or_both_refuse(packet: bytes, version: int) -> None:
+    said = value_or_malformed(lambda: wire.parse_response(packet, version))
+    declared = value_or_malformed(lambda: dissect.dissect_response(packet, version))
+    if declared is None or said is None:
+        assert said == declared
+    else:
+        facts = tuple((value.type, value.data) for value in declared.facts)
+        assert said == wire.Response(declared.code, declared.nonce, facts)
+
+
+@given(versions, st.binary(max_size=300), st.dictionaries(st.integers(0, 256), strategies.values, max_size=4))
+def test_codec_and_declaration_make_the_same_request_or_both_refuse(
+    version: int, nonce: bytes, credentials: dict[int, bytes]
+) -> None:
+    nonce = nonce if version == 2 else b""
+    made = value_or_malformed(lambda: wire.pack_request(wire.Request(version, nonce, credentials)))
+    assert made == value_or_malformed(lambda: dissect.build_request(version, nonce, credentials.items()))
+
+
+@given(versions, st.binary(max_size=255), strategies.codes, st.lists(st.tuples(strategies.types, strategies.values)))
+def test_codec_and_declaration_make_the_same_response_or_both_refuse(
+    version: int, nonce: bytes, code: int, facts: list[tuple[int, bytes]]
+) -> None:
+    nonce = nonce if version == 2 else b""
+    made = value_or_malformed(lambda: wire.pack_response(version, nonce, code, facts))
+    assert made == value_or_malformed(lambda: dissect.build_response(version, nonce, code, facts))
+
+
+# -- there and back -----------------------------------------------------------------------------------
+
+
+@given(strategies.requests.filter(strategies.fitting))
+def test_a_request_comes_back_as_it_was_packed(request: wire.Request) -> None:
+    assert wire.parse_request(wire.pack_request(request)) == request
+
+
+@given(strategies.packets)
+def test_a_parsed_request_packs_to_what_says_the_same(packet: bytes) -> None:
+    request = value_or_malformed(lambda: wire.parse_request(packet))
+    if request is not None:
+        again = wire.pack_request(request)
+        assert wire.parse_request(again) == request
+        assert len(again) <= len(packet)
+
+
+@given(versions, st.binary(max_size=255), strategies.codes, strategies.facts)
+def test_a_response_comes_back_as_it_was_packed(
+    version: int, nonce: bytes, code: int, facts: list[tuple[int, bytes]]
+) -> None:
+    response = wire.Response(code, nonce if version == 2 else b"", tuple(facts))
+    packet = value_or_malformed(lambda: wire.pack_response(version, response.nonce, code, facts))
+    if packet is not None:
+        assert len(packet) <= wire.LIMIT
+        assert wire.parse_response(packet, version) == response
+
+
+@given(strategies.responses)
+def test_a_parsed_response_packs_to_the_same_bytes(packet: bytes) -> None:
+    response = value_or_malformed(lambda: wire.parse_response(packet))
+    if response is not None and packet != b"\2\0":
+        assert wire.pack_response(2, response.nonce, response.code, response.facts) == packet
+
+
+# -- the responder ------------------------------------------------------------------------------------
+
+
+def nonce_of(packet: bytes) -> bytes | None:
+    """The nonce of a request that need not be sound, if it is all there."""
+    whole = packet[:1] == b"\2" and 2 <= len(packet) <= wire.LIMIT and len(packet) >= 2 + packet[1]
+    return packet[2 : 2 + packet[1]] if whole else None
+
+
+def judge(packet: bytes, response: bytes) -> None:
+    """What holds of every response."""
+    if not packet:
+        assert response == b""
+        return
+    assert len(response) <= wire.LIMIT
+    nonce = nonce_of(packet)
+    if nonce is not None:
+        assert response[1 : 2 + len(nonce)] == bytes([len(nonce)]) + nonce
+    parsed = wire.parse_response(response, 2 if packet[0] == 2 or len(packet) > wire.LIMIT else 1)
+    if parsed.code == 0:
+        assert {1, 2, 3, 5} <= {kind for kind, _ in parsed.facts}
+    elif parsed.code == 100:
+        assert parsed.facts in (((16, b"0"),), ((16, b"1"),))
+    else:
+        assert parsed.facts == ()
+
+
+QMAIL = module(small())
+
+
+@given(strategies.packets, st.sampled_from([None, b"", b"word"]))
+def test_any_bytes_get_a_sound_response_and_one_line(packet: bytes, secret: bytes | None) -> None:
+    events: list[Event] = []
+    response = responding(QMAIL, events, secret)(packet)
+    judge(packet, response)
+    assert len(events) == bool(packet)
+    for event in events:
+        assert event.code == response[0]
+        assert event.mark == {0: "+", 100: "-"}.get(response[0], "?")
+
+
+@given(strategies.names, st.none() | strategies.names, st.binary(max_size=8))
+def test_any_address_gets_a_sound_response(account: bytes, domain: bytes | None, nonce: bytes) -> None:
+    given = {1: account[:255]} if domain is None else {1: account[:255], 2: domain[:200]}
+    packet = value_or_malformed(lambda: wire.pack_request(wire.Request(2, nonce, given)))
+    if packet is not None:
+        judge(packet, responding(QMAIL, [])(packet))
+
+
+@given(strategies.requests.filter(strategies.fitting), strategies.accepted)
+def test_any_facts_fit_or_are_left_out_and_those_left_are_in_order(request: wire.Request, facts: Facts) -> None:
+    packet = wire.pack_request(request)
+    answer = Answer(Verdict.ACCEPT, "why", facts=facts)
+    response = responding(Module(lambda _: answer), [])(packet)
+    judge(packet, response)
+    kinds = [kind for kind, _ in wire.parse_response(response, request.version).facts]
+    order = [1, 2, 3, 4, 5, 6, 7, 9, 10, 14, 15]
+    assert kinds == [kind for kind in order if kind in kinds]
+
+
+@given(
+    strategies.packets,
+    st.sampled_from([ValueError("word"), Unavailable("why", "in words"), OSError(5, "x"), KeyError(), MemoryError()]),
+)
+def test_whatever_a_look_up_raises_is_a_sound_response(packet: bytes, error: Exception) -> None:
+    def broken(*_: object) -> Answer:
+        raise error
+
+    judge(packet, responding(broken, [])(packet))
