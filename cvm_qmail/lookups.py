@@ -11,6 +11,8 @@ A program's answer may leave `user` and `facts` out: they are then those of the 
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -212,9 +214,32 @@ def load_programs(tables: Tables, settings: Settings) -> list[Program]:
 
 def installed(group: str) -> dict[str, Callable[[], ProgramFactory]]:
     """The entry points of `group` by name; call one to load it."""
-    from importlib.metadata import entry_points  # takes longer than a look-up does
+    if not any(map(_may_have_entry_points, sys.path, [group.encode()] * len(sys.path))):
+        return {}
+    from importlib.metadata import entry_points  # importing it takes longer than all the rest of command mode
 
     return {point.name: point.load for point in entry_points(group=group)}
+
+
+def _may_have_entry_points(folder: str, group: bytes) -> bool:
+    """Whether some distribution in this entry of sys.path mentions the group; true if that is not easily told."""
+    try:
+        names = os.listdir(folder or ".")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # an archive, say
+    for name in names:
+        if name.endswith((".dist-info", ".egg-info")):
+            try:
+                with open(os.path.join(folder, name, "entry_points.txt"), "rb") as file:
+                    if group in file.read():
+                        return True
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                return True
+    return False
 
 
 def asking(module: Module, secret: bytes | None) -> Callable[[Recipient, Request], Answer]:

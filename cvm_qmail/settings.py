@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -71,8 +70,7 @@ VARIABLES = (
 _ID_LIMIT = 2**32 - 1
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of a module, and the environment for plug-ins to find their own in."""
 
     qmail_root: bytes

@@ -148,14 +148,12 @@ class Tables:
 
     def _open_as_qmails(self, path: bytes) -> int:
         rights = self.rights_of(b"qmails")
-        if rights is None:
+        if rights is None or not self._switch.may:
             return open_file(path)
         return self._switch.run(rights, open_file, path)
 
     def rights_of(self, name: bytes) -> Rights | None:
-        """The rights of one of qmail's own accounts; None if there is none, or they cannot be taken."""
-        if not self._switch.may:
-            return None
+        """The rights of one of qmail's own accounts; None if there is none."""
         account = self._accounts.now().get(name)
         if not self._accounts.vouched:
             self._folders.doubt()

@@ -217,6 +217,10 @@ def _without_list(file: bytes | int) -> bool:
     return False
 
 
+class _Refused(Exception):
+    """Bits refuse the user what this process may do."""
+
+
 class Status(NamedTuple):
     """What stat(2) tells, as far as rules care."""
 
@@ -236,6 +240,7 @@ class View:
         self._rights = rights or switch.own
         self._switch = switch
         self._folders = folders
+        self._own = rights is None
         self._direct = own
         self._exact = own or switch.may
 
@@ -308,21 +313,28 @@ class View:
             return st
         if self._exact:
             return self._call(os.stat, path)
-        self._folders.doubt()
-        real = os.path.realpath(path)
-        if not self._judged(real):
-            raise PermissionError(errno.EACCES, "by owner and mode bits", path)
-        return os.stat(real)
+        return self._judge(os.path.realpath(path))
 
-    def _judged(self, real: bytes) -> bool:
-        """By bits alone: whether the user may search every folder above `real`, which has no links."""
+    def _judge(self, real: bytes) -> os.stat_result:
+        """By bits alone: what stat(2) of `real`, which has no links, would say to the user.
+
+        Raises OSError as it would; `Unavailable` where this process itself may not look.
+        """
+        self._folders.doubt()
         end = 0
-        while True:
-            if not self._allows(self._folders.lstat(real[:end] or b"/"), 1):
-                return False
-            end = real.find(b"/", end + 1)
-            if end < 0:
-                return True
+        try:
+            while end >= 0 and real != b"/":
+                if not self._allows(self._folders.lstat(real[:end] or b"/"), 1):
+                    raise _Refused(real)
+                end = real.find(b"/", end + 1)
+            st = self._folders.lstat(real)
+            if S_ISLNK(st.st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), real)
+            return st
+        except _Refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), real) from None
+        except PermissionError:
+            raise Unavailable("cannot-see", "this process may not look there", real) from None
 
     def _inside(self, folder: bytes) -> os.stat_result:
         """The user's chdir(2) to `folder` and stat(2) of ``.``.  Raises OSError as they do."""
@@ -331,13 +343,11 @@ class View:
             if st is not None and S_ISDIR(st.st_mode) and self._folders.plain(folder, st) and self._enters(folder, st):
                 return st
             if not self._exact:
-                self._folders.doubt()
-                real = os.path.realpath(folder)
-                st = self.stat(real)
+                st = self._judge(os.path.realpath(folder))
                 if not S_ISDIR(st.st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
                 if not self._allows(st, 1):
-                    raise PermissionError(errno.EACCES, "by owner and mode bits", folder)
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
                 return st
         return self._call(os.stat, folder + b"/.")
 
@@ -347,6 +357,8 @@ class View:
             return self.stat(home).st_uid
         except OSError as error:
             raise_if_temporary(error, "passwd-home", home)
+            if self._own and error.errno in REFUSED:  # what qmailp would meet is not known
+                raise Unavailable("cannot-see", "this process may not look there", home) from None
             return None
 
     def home(self, path: bytes) -> Home:
@@ -426,13 +438,12 @@ class View:
 
     def _judge_dotqmail(self, path: bytes) -> DotQmail | None:
         """By bits alone.  Without its content if this process may not read it."""
-        self._folders.doubt()
         real = os.path.realpath(path)
-        st = self.stat(real)
+        st = self._judge(real)
         if not S_ISREG(st.st_mode):
             return None
         if not self._allows(st, 4):
-            raise PermissionError(errno.EACCES, "by owner and mode bits", path)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         try:
             return _read_dotqmail(os.open(real, _OPEN))
         except PermissionError:
