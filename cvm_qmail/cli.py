@@ -78,6 +78,7 @@ def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
     scheme, _, address = arguments[0].partition(":") if len(arguments) == 1 else ("", "", "")
     if scheme not in _SCHEMES or not address:
         raise Failure("wrong usage\n" + USAGE.format(program=program), USAGE_STATUS)
+    _hold_standard_descriptors()
     return _SCHEMES[scheme](program, factory, Settings.from_environment(), address, takeover)
 
 
@@ -93,8 +94,9 @@ def _command(factory: ModuleFactory, settings: Settings) -> int:
         if event.mark == "?":  # standard output is the client's; a trouble belongs in its log all the same
             print(as_text(event, time.monotonic() - event.began), file=sys.stderr, flush=True)
 
-    def late(request: bytes) -> bytes:
-        print(f"? the look-up took longer than {settings.lookup_timeout:g} seconds", file=sys.stderr)
+    def late(request: bytes, died: bool) -> bytes:
+        what = "died" if died else f"took longer than {settings.lookup_timeout:g} seconds"
+        print(f"? the look-up {what}", file=sys.stderr)
         return wire.refusal(request, wire.Code.IO)
 
     request = command.read_request()
@@ -207,7 +209,7 @@ def _user(text: str) -> tuple[int, int]:
     import pwd
 
     if text.isdecimal():
-        return int(text), -1
+        return _id("CVM_SOCKET_OWNER", text, "the name of a user, or a uid"), -1
     try:
         entry = pwd.getpwnam(text)
     except KeyError:
@@ -219,11 +221,26 @@ def _group(text: str) -> int:
     import grp
 
     if text.isdecimal():
-        return int(text)
+        return _id("CVM_SOCKET_GROUP", text, "the name of a group, or a gid")
     try:
         return grp.getgrnam(text).gr_gid
     except KeyError:
         raise BadSetting("CVM_SOCKET_GROUP", text, "the name of a group, or a gid") from None
+
+
+def _id(name: str, digits: str, expected: str) -> int:
+    """A number that chown(2) takes for an id: the last one means "leave" there."""
+    number = int(digits[:12])
+    if number >= 2**32 - 1:
+        raise BadSetting(name, digits, expected)
+    return number
+
+
+def _hold_standard_descriptors() -> None:
+    """A descriptor that was closed for us must not come back as a socket that we log to."""
+    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _warn(program: str, text: str) -> None:

@@ -28,10 +28,10 @@ def read_request(fd: int = 0) -> bytes:
     return request[: REQUEST_LIMIT + 1]
 
 
-def run(request: bytes, respond: Respond, late: Callable[[bytes], bytes], timeout: float) -> int:
+def run(request: bytes, respond: Respond, late: Callable[[bytes, bool], bytes], timeout: float) -> int:
     """Answers `request` on standard output; the exit status.  Raises OSError.
 
-    `late` answers in the place of `respond` after `timeout` seconds, or when it died.
+    `late` answers in the place of `respond` after `timeout` seconds, or (True) when it died.
     """
     ready, answer = os.pipe()
     child = os.fork()
@@ -44,10 +44,10 @@ def run(request: bytes, respond: Respond, late: Callable[[bytes], bytes], timeou
     if select.select([ready], [], [], timeout)[0]:
         response = os.read(ready, REQUEST_LIMIT)
         if not response and request:
-            response = late(request)
+            response = late(request, True)
     else:
         os.kill(child, signal.SIGKILL)  # it may be beyond reach for a while; nobody waits for it
-        response = late(request)
+        response = late(request, False)
     if response:
         os.write(1, response)
     return response[0] if response else 2
