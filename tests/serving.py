@@ -136,6 +136,14 @@ def accepting(path: str | Path) -> bool:
         return True
 
 
+def alive(pid: int) -> bool:
+    """Whether this process runs (one that nobody has waited for yet does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def free_port() -> int:
     """A UDP port that nobody uses."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

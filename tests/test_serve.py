@@ -22,6 +22,7 @@ from serving import (
     PATIENCE,
     PLUGINS,
     Server,
+    alive,
     environment,
     finish,
     free_port,
@@ -47,13 +48,6 @@ def pending(server: Server, account: str) -> socket.socket:
 
 def code(answer: bytes) -> int | None:
     return answer[0] if answer else None
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def workers(server: Server, count: int) -> list[int]:
@@ -271,7 +265,8 @@ def test_sigterm_ends_with_0_and_removes_the_socket(server: Server) -> None:
     assert server.stop() == 0
     assert not server.path.exists()
     lines = server.log.read_text().splitlines()
-    assert (lines[0], lines[-1]) == ("Starting.", "Stopping.")
+    assert lines[0] == "Starting."
+    assert lines.count("Stopping.") == 1
 
 
 def test_sigint_does_the_same(server: Server) -> None:
@@ -318,13 +313,13 @@ def test_sigterm_lets_slow_clients_finish(host: Host) -> None:
 
 def test_sigterm_answers_connections_that_nobody_has_taken_yet(trap: Host) -> None:
     with trapped(trap, CVM_WORKERS="1", CVM_LOOKUP_TIMEOUT=AN_HOUR) as server:
-        stuck = [pending(server, "joe-wait") for _ in range(3)]  # the worker, and its two spares
+        waiting = [pending(server, "joe-wait") for _ in range(3)]  # the worker, and its two spares
         stuck(server, 3)
         queued = [pending(server, "joe") for _ in range(20)]
         server.process.send_signal(signal.SIGTERM)
         server.logged("Stopping.")
         (trap.root / "go").touch()
-        assert [code(rest(connection)) for connection in stuck + queued] == [0] * 23
+        assert [code(rest(connection)) for connection in waiting + queued] == [0] * 23
         assert server.process.wait(PATIENCE) == 0
 
 
