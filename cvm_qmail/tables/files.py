@@ -62,6 +62,9 @@ _readlink.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
 _readlink.restype = ctypes.c_ssize_t
 _one_byte = ctypes.create_string_buffer(1)
 
+LISTING_LIMIT = 1 << 16
+"""Size of a folder (st_size) beyond which it is not listed."""
+
 SETTLED = 2_000_000_000
 """Nanoseconds after which a file's times tell a change.  Before, a second change may carry the same
 times: the clock of a file system ticks every few milliseconds, that of old ones every two seconds."""
@@ -109,6 +112,7 @@ class Folders:
         self._ways: dict[bytes, tuple[int, Way | None]] = {}
         self._without_list: dict[tuple[int, int], int] = {}
         self._plain: dict[int, tuple[int, bool]] = {}
+        self._names: dict[bytes, tuple[Identity, frozenset[bytes] | None]] = {}
         self._seen: dict[bytes, os.stat_result] = {}
         self._relied_on: dict[bytes, Identity] | None = None
 
@@ -133,6 +137,24 @@ class Folders:
     def relied_on(self) -> tuple[tuple[bytes, Identity], ...] | None:
         """What the answer rests on, beside what `Changes` vouches for; None: also on something else."""
         return None if self._relied_on is None else tuple(self._relied_on.items())
+
+    def names(self, home: bytes, st: os.stat_result) -> frozenset[bytes] | None:
+        """The names in a home, in lower case, that begin with ``.qmail``; None if they are not known.
+
+        A home is listed when it is met the second time without having changed.
+        """
+        now = None if self._relied_on is None else self._relied_on.get(home)
+        if now is None:
+            return None
+        before, names = self._names.get(home, (None, None))
+        if before == now and names is not None:
+            return names
+        if before == now and st.st_size <= LISTING_LIMIT:
+            names = _dotqmail_names(home)
+        if len(self._names) >= self.LIMIT:
+            self._names.clear()
+        self._names[home] = now, names
+        return names
 
     def same(self, path: bytes, before: Identity) -> bool:
         """Whether `path`, no link, is still the file it was."""
@@ -169,7 +191,7 @@ class Folders:
         paths = [folder[: at.start()] or b"/" for at in _SLASH.finditer(folder)] if folder != b"/" else []
         paths.append(folder)
         try:
-            folders = tuple(self.lstat(path) for path in paths)
+            folders = tuple(map(os.lstat, paths))  # now, not as seen earlier in this request: they are watched now
         except OSError:
             return None
         if not all(S_ISDIR(st.st_mode) for st in folders):
@@ -207,6 +229,15 @@ class Folders:
 
 
 _SLASH = re.compile(b"/")
+
+
+def _dotqmail_names(home: bytes) -> frozenset[bytes] | None:
+    """Which names could open a .qmail file here; None if that cannot be told from a listing."""
+    try:
+        names = frozenset(name.lower() for name in os.listdir(home) if name[:6].lower() == b".qmail")
+    except OSError:
+        return None
+    return names if all(map(bytes.isascii, names)) else None  # some file systems fold case, and not only of ASCII
 
 
 def _without_list(file: bytes | int) -> bool:
@@ -367,24 +398,28 @@ class View:
             st = self._inside(path)
         except OSError as error:
             raise Unavailable("home-denied" if error.errno in REFUSED else "home", describe(error), path) from None
-        return Home(st.st_mode, _DotQmails(self, path))
+        return Home(st.st_mode, _DotQmails(self, path, self._folders.names(path, st)))
 
-    def dotqmail(self, home: bytes, name: bytes) -> DotQmail | None:
-        """What qmail-local's open(2) of a .qmail file meets; None for all that it passes over."""
+    def dotqmail(self, home: bytes, name: bytes, names: frozenset[bytes] | None = None) -> DotQmail | None:
+        """What qmail-local's open(2) of a .qmail file meets; None for all that it passes over.
+
+        `names`: what `Folders.names` knows of the home.
+        """
+        if names is not None and name.lower() not in names and b"/" not in name:
+            return None
         path = b"%s/%s" % (home, name)
         try:
             if self._direct:
                 return _read_dotqmail(self._call(os.open, path, _OPEN))
             if not self._exact:
                 return self._judge_dotqmail(path)
-            if b"/" not in name and _readlink(path, _one_byte, 1) < 0:
-                number = ctypes.get_errno()  # readlink is the cheapest call that tells "missing" from all else
-                if number == errno.ENOENT:
+            if b"/" not in name:
+                # readlink is the cheapest call that tells "missing" from all else
+                if names is None and _readlink(path, _one_byte, 1) < 0 and ctypes.get_errno() == errno.ENOENT:
                     return None
-                if number == errno.EINVAL:  # there, and no link
-                    file = self._read_settled(path)
-                    if file is not None:
-                        return file
+                file = self._read_settled(path)
+                if file is not None:
+                    return file
             return _read_dotqmail(self._call(os.open, path, _OPEN))
         except OSError as error:
             if error.errno in REFUSED:
@@ -464,12 +499,13 @@ def _read_dotqmail(fd: int, may_read: Callable[[os.stat_result], bool] | None = 
 class _DotQmails:
     """The .qmail files of one home, by name."""
 
-    def __init__(self, view: View, home: bytes) -> None:
+    def __init__(self, view: View, home: bytes, names: frozenset[bytes] | None) -> None:
         self._view = view
         self._home = home
+        self._names = names
 
     def get(self, name: bytes, /) -> DotQmail | None:
-        return self._view.dotqmail(self._home, name)
+        return self._view.dotqmail(self._home, name, self._names)
 
 
 def raise_if_temporary(error: OSError, reason: str, path: bytes) -> None:
