@@ -74,6 +74,21 @@ def test_in_version_1_the_lone_word_is_the_secret_if_one_is_set(
     assert code(request(1, account=b"joe", domain=b"example.org", **given), secret) == expected
 
 
+@pytest.mark.parametrize(
+    ("secret", "kind"),
+    [(None, wire.Credential.PASSWORD), (b"", wire.Credential.SECRET), (b"w", wire.Credential.SECRET)],
+)
+def test_a_module_sees_the_lone_word_as_what_it_is(secret: bytes | None, kind: int) -> None:
+    seen: list[Request] = []
+
+    def noting(_recipient: Recipient, request: Request) -> Answer:
+        seen.append(request)
+        return YES
+
+    answer(request(1, account=b"joe", password=b"w"), noting, secret)
+    assert seen[0].credentials == {1: b"joe", kind: b"w"}
+
+
 def test_without_the_secret_nothing_is_looked_up() -> None:
     def never(_recipient: Recipient, _request: Request) -> Answer:
         raise AssertionError
