@@ -205,7 +205,7 @@ def test_beyond_the_backlog_lines_are_counted_and_the_count_is_told() -> None:
 def test_a_line_too_long_for_a_pipe_does_no_harm_to_those_behind_it(form: str) -> None:
     odd = b"d/" + b"\xff" * 496  # below a folder .qmail-d that joe may not search, asked in version 1
     where = b"/srv/mail/home/virtual/customers/example.org/accounts/joe/.qmail-" + odd
-    long = EVENT._replace(account=b"joe-" + odd, where=where, detail="Permission denied")
+    long = EVENT._replace(account=b"joe-" + odd, reason="dotqmail-denied", where=where, detail="Permission denied")
     with pipe(form) as (log, out):
         for event in (EVENT, long, EVENT):
             log.request(event)
