@@ -27,8 +27,10 @@ names = st.one_of(
 )
 """Local parts and domains, likely and unlikely."""
 
-texts = st.text(
-    st.one_of(st.characters(max_codepoint=0xFF), st.characters(categories=["Cs"]), st.characters(exclude_categories=[]))
+texts = st.one_of(
+    st.text(st.characters(max_codepoint=0xFF)),
+    st.text(st.characters(categories=["Cs"])),
+    st.text(st.characters(exclude_categories=[])),
 )
 """All that a str can hold, surrogates too."""
 
