@@ -21,11 +21,14 @@ from collections.abc import Callable
 
 from cvm_qmail.responder import Event
 
+CUT = 300
+"""Characters that are left of each field of an object that would be longer than ATOMIC."""
+
 BACKLOG = 1 << 18
 """Bytes of lines that wait for a full pipe."""
 
 ATOMIC = select.PIPE_BUF
-"""Bytes that a pipe takes whole or not at all.  No line is longer."""
+"""Bytes that a pipe takes whole or not at all.  No line is longer: it would mix with other workers' lines."""
 
 _ODD = re.compile(rb"[^!-\[\]-~]")
 _ODD_BUT_SPACE = re.compile(r"[^ -\[\]-~]")
@@ -40,9 +43,15 @@ def escape(text: bytes) -> str:
 
 def escape_text(text: str) -> str:
     """The same for text for people: blanks stay."""
-    return _ODD_BUT_SPACE.sub(
-        lambda odd: "".join(f"\\x{byte:02x}" for byte in odd[0].encode("utf-8", "surrogateescape")), text
-    )
+    return _ODD_BUT_SPACE.sub(lambda odd: "".join(f"\\x{byte:02x}" for byte in _bytes_of(odd[0])), text)
+
+
+def _bytes_of(character: str) -> bytes:
+    """The bytes that a character stands for; halves of characters, which stand for none, as they are."""
+    try:
+        return character.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return character.encode("utf-8", "surrogatepass")
 
 
 def as_text(event: Event, seconds: float) -> str:
@@ -62,19 +71,21 @@ def as_json(event: Event, seconds: float) -> str:
     """The same as one JSON object; odd bytes in strings as `escape` writes them."""
     import json
 
-    return json.dumps(
-        {
-            "result": event.mark,
-            "code": int(event.code),
-            "account": escape(event.account),
-            "domain": None if event.domain is None else escape(event.domain),
-            "user": escape(event.user) or None,
-            "reason": event.reason,
-            "where": escape(event.where) or None,
-            "microseconds": round(seconds * 1e6),
-            "detail": escape_text(event.detail) or None,
-        }
-    )
+    fields = {
+        "result": event.mark,
+        "code": int(event.code),
+        "account": escape(event.account),
+        "domain": None if event.domain is None else escape(event.domain),
+        "user": escape(event.user) or None,
+        "reason": event.reason,
+        "where": escape(event.where) or None,
+        "microseconds": round(seconds * 1e6),
+        "detail": escape_text(event.detail) or None,
+    }
+    line = json.dumps(fields)
+    if len(line) >= ATOMIC:  # it has to stay one object
+        line = json.dumps({name: value[:CUT] if isinstance(value, str) else value for name, value in fields.items()})
+    return line
 
 
 FORMATS = {"text": as_text, "json": as_json}
@@ -119,7 +130,7 @@ class Log:
         if len(self._waiting) > BACKLOG:
             self._lost += 1
         else:
-            self._waiting += line.encode() + b"\n"
+            self._waiting += line.encode()[: ATOMIC - 1] + b"\n"
 
     def flush(self) -> None:
         """Writes what waits, as far as there is room."""

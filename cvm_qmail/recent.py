@@ -12,7 +12,8 @@ from __future__ import annotations
 from cvm_qmail.answer import Answer, Recipient
 from cvm_qmail.tables import Evidence, Tables
 
-LIMIT = 4096
+LIMIT = 8192
+"""Answers that are kept; one takes something less than a kilobyte."""
 
 
 class Recent:

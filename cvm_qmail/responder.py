@@ -53,6 +53,8 @@ _DISPENSABLE = (
 )
 """What is left out, in this order, until the rest fits."""
 
+_TEMPORARY = frozenset(Code) - {Code.SUCCESS, Code.PERMFAIL}
+
 _OUT_OF_SCOPE = {
     Verdict.REJECT: ((int(Fact.OUTOFSCOPE), b"0"),),
     Verdict.PASS: ((int(Fact.OUTOFSCOPE), b"1"),),
@@ -92,29 +94,31 @@ def responder(
             report(Event("?", Code.NOCRED, account, domain, b"", reason, b"", began, ""))
             return wire.pack_response(version, nonce, Code.NOCRED)
         try:
-            answer = ask(Recipient(account, domain), request)
+            verdict, reason, user, where, facts = ask(Recipient(account, domain), request)
+            if verdict is Verdict.ACCEPT:
+                code, response = _accept(version, nonce, facts)
+                mark = "?" if code else "+"
+            else:
+                code, mark = Code.PERMFAIL, "-"
+                response = wire.pack_response(version, nonce, code, _OUT_OF_SCOPE[verdict])
         except Unavailable as trouble:
-            code, detail = trouble.code, trouble.detail
-            report(Event("?", code, account, domain, trouble.user, trouble.reason, trouble.where, began, detail))
+            code = trouble.code if trouble.code in _TEMPORARY else Code.IO
+            where, detail = trouble.where, trouble.detail
+            report(Event("?", code, account, domain, trouble.user, trouble.reason, where, began, detail))
             return wire.pack_response(version, nonce, code)
         except Exception:  # noqa: BLE001  the one place for what nobody foresaw: never a guess, never a dead server
             report(Event("?", Code.IO, account, domain, b"", "unforeseen", b"", began, unforeseen()))
             return wire.pack_response(version, nonce, Code.IO)
-        verdict, reason, user, where, facts = answer
-        if facts is not None and verdict is Verdict.ACCEPT:
-            code, response = _accept(version, nonce, facts)
-            mark = "?" if code else "+"
-        else:
-            code, mark = Code.PERMFAIL, "-"
-            response = wire.pack_response(version, nonce, code, _OUT_OF_SCOPE[verdict])
         report(Event(mark, code, account, domain, user, reason, where, began, ""))
         return response
 
     return respond
 
 
-def _accept(version: int, nonce: bytes, facts: Facts) -> tuple[int, bytes]:
-    """The code and packet of an acceptance, with as many facts as fit."""
+def _accept(version: int, nonce: bytes, facts: Facts | None) -> tuple[int, bytes]:
+    """The code and packet of an acceptance, with as many facts as fit.  An acceptance without facts is a fault."""
+    if facts is None:
+        raise TypeError
     values = (facts[0], b"%d" % facts[1], b"%d" % facts[2], *facts[3:])
     pairs = [(number, value) for number, value in zip(_NUMBERS, values, strict=True) if value is not None]
     try:

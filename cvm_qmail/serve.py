@@ -42,7 +42,7 @@ TICK = 0.1
 """Seconds between two looks at the workers."""
 
 BUSY = 0.1
-"""Seconds for which all workers have to be busy before a spare one is forked."""
+"""Seconds that all workers have to spend on one look-up each before a spare one is forked."""
 
 SPARE_LIFE = 30.0
 """Seconds without need after which a spare worker is sent home."""
@@ -109,7 +109,6 @@ class Supervisor:
         self._lifeline = os.pipe2(os.O_CLOEXEC)
         """Nothing is ever written there; its writing end is this process's alone."""
         self._dead_at: list[float] = []
-        self._all_busy_since: float | None = None
         self._needed_spare = 0.0
         self._stop = False
         self._next_look = 0.0
@@ -137,6 +136,7 @@ class Supervisor:
             self._add_or_retire_spares(now)
             if now >= self._next_look:
                 self._next_look = now + 1.0
+                self._shun_where_workers_hang()
                 self._slots.forget()
                 taken_over = self._look_at_path()
             self._log.flush()
@@ -146,6 +146,7 @@ class Supervisor:
         if taken_over:
             self._log.line("Another server has taken over.")
             self._wait(TAKEOVER_GRACE)
+            self._stop = True
         elif self._door.path is not None and self._door.inode is not None:
             local.remove(self._door.path, self._door.inode)
         self._log.line("Stopping.")
@@ -265,6 +266,12 @@ class Supervisor:
                 self._log.line(f"? worker {pid} killed: its look-up took {limit:g} seconds, at {escape(place) or '-'}")
         return max(soonest, 0.001)
 
+    def _shun_where_workers_hang(self) -> None:
+        """A worker that was killed and does not die hangs in the kernel: its place stays shunned as long."""
+        for pid in self._killed:
+            if place := self._slots[self._workers[pid].number].place:
+                self._slots.shun(place)
+
     def _answer_for(self, slot: Slot) -> None:
         request, sender = slot.question
         with suppress(OSError, ValueError, SyntaxError):
@@ -272,18 +279,15 @@ class Supervisor:
 
     def _add_or_retire_spares(self, now: float) -> None:
         at_work = [pid for pid in self._workers if pid not in self._retiring]
-        busy = sum(1 for pid in at_work if self._slots[self._workers[pid].number].began)
         spares = [pid for pid in at_work if self._workers[pid].spare]
-        if at_work and busy == len(at_work):
-            self._all_busy_since = self._all_busy_since or now
-            if now - self._all_busy_since >= BUSY and len(spares) < self._spares and self._fork(spare=True):
-                self._all_busy_since = None
+        began = [self._slots[self._workers[pid].number].began for pid in at_work]
+        if all(0.0 < at <= now - BUSY for at in began):
             self._needed_spare = now
-        else:
-            self._all_busy_since = None
-            if spares and now - self._needed_spare > SPARE_LIFE:
-                self._retire(spares[0])
-                self._needed_spare = now
+            if len(spares) < self._spares:
+                self._fork(spare=True)
+        elif spares and now - self._needed_spare > SPARE_LIFE:
+            self._retire(spares[0])
+            self._needed_spare = now
 
     def _retire(self, pid: int) -> None:
         self._retiring.add(pid)

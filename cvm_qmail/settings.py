@@ -67,8 +67,6 @@ VARIABLES = (
     Variable("NSS_WRAPPER_PASSWD", "unset", "takes the place of /etc/passwd (for tests with libnss-wrapper)"),
 )
 
-_ID_LIMIT = 2**32 - 1
-
 
 class Settings(NamedTuple):
     """The settings of a module, and the environment for plug-ins to find their own in."""
@@ -145,7 +143,7 @@ def _number(env: Mapping[str, str], name: str, default: int, least: int, most: i
     text = env.get(name)
     if not text:
         return default
-    if not (text.isascii() and text.isdigit()) or not least <= (number := int(text[:12])) <= most:
+    if not (text.isascii() and text.isdigit()) or not least <= (number := int(text.lstrip("0")[:12] or "0")) <= most:
         raise BadSetting(name, text, f"a whole number from {least} to {most}")
     return number
 

@@ -100,16 +100,22 @@ class Slots:
         self._shunned = memory[_PAGE * count :]
         self._slots = [Slot(memory[i * _PAGE : (i + 1) * _PAGE], self._shunned, clock) for i in range(count)]
         self._next = 0
+        self._places: dict[bytes, int] = {}
 
     def __getitem__(self, number: int) -> Slot:
         return self._slots[number]
 
     def shun(self, place: bytes) -> None:
-        """Let nobody look at `place` for a while."""
+        """Let nobody look at `place` for a while, from now on."""
         until = self._clock() + SHUN
-        _ENTRY.pack_into(self._shunned, 8 + self._next * _ENTRY.size, until, len(place), place)
+        number = self._places.pop(place, None)
+        if number is None:
+            number = self._next
+            self._next = (self._next + 1) % _SHUNNED
+            self._places = {known: at for known, at in self._places.items() if at != number}
+        self._places[place] = number
+        _ENTRY.pack_into(self._shunned, 8 + number * _ENTRY.size, until, len(place), place)
         self._shunned[:8].cast("d")[0] = until
-        self._next = (self._next + 1) % _SHUNNED
 
     def forget(self) -> None:
         """Spares the workers the list when nothing in it is in force any more."""

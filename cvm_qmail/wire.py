@@ -194,20 +194,25 @@ def _value(value: bytes) -> bytes:
 
 
 def pack_response(version: int, nonce: bytes, code: int, facts: Iterable[tuple[int, bytes]] = ()) -> bytes:
-    """The packet of a response.  Raises `Malformed` if the facts do not fit."""
-    if version == 1:
-        if any(b"\0" in value for _, value in facts):
-            raise Malformed("a version 1 response cannot hold a NUL in a fact")
-        packet = b"%c%s\0" % (code, b"".join([b"%c%s\0" % fact for fact in facts]))
-    else:
-        parts = [bytes((code, len(nonce))), nonce]
-        try:
+    """The packet of a response.  Raises `Malformed` if it does not fit its version."""
+    parts = []
+    try:
+        if version == 1:
+            parts.append(bytes((code,)))
             for kind, value in facts:
+                if not kind or b"\0" in value:
+                    raise Malformed("a version 1 response cannot hold a NUL in a fact")
+                parts += (bytes((kind,)), value, b"\0")
+        else:
+            parts += (bytes((code, len(nonce))), nonce)
+            for kind, value in facts:
+                if not kind:
+                    raise Malformed("fact type 0, expected 1 to 255")
                 parts += (bytes((kind, len(value))), value)
-        except ValueError:
-            raise Malformed(f"a value of more than {VALUE_LIMIT} bytes") from None
-        parts.append(b"\0")
-        packet = b"".join(parts)
+    except ValueError:
+        raise Malformed(f"a code, a type or a length of more than {VALUE_LIMIT}") from None
+    parts.append(b"\0")
+    packet = b"".join(parts)
     if len(packet) > LIMIT:
         raise Malformed(f"response of {len(packet)} bytes, expected at most {LIMIT}")
     return packet

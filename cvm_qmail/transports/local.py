@@ -31,7 +31,7 @@ DRAIN_LIMIT = 1 << 20
 PARKED_LIMIT = 512
 """Silent clients that a worker keeps; beyond that the one that waits longest is closed."""
 
-PATIENCE = 3
+PATIENCE = 1
 """Milliseconds in which a new client is expected to finish its request."""
 
 IDLE = 0.5
@@ -171,6 +171,7 @@ class Worker:
         self._afterwards = afterwards
         self._epoll = select.epoll()
         self._poll = select.poll()
+        self._polled = -1
         self._parked: dict[int, _Parked] = {}
         self._patience = PATIENCE
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -181,7 +182,7 @@ class Worker:
         self._epoll.register(listening, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._epoll.register(self._wake, select.EPOLLIN)
         while not self._stopping():
-            events = self._epoll.poll(self._until_next_end(IDLE))
+            events = self._epoll.poll(self._until_next_end(IDLE) if self._parked else IDLE)
             if not events:
                 self._accept()
             for fd, event in events:
@@ -213,11 +214,12 @@ class Worker:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away()
             return error.errno == errno.ECONNABORTED
-        poll = self._poll
-        poll.register(fd, select.POLLRDHUP)
-        complete = poll.poll(self._patience)
-        poll.unregister(fd)
-        if complete:
+        if fd != self._polled:  # it is nearly always the same one, the lowest that is free
+            if self._polled >= 0:
+                self._poll.unregister(self._polled)
+            self._poll.register(fd, select.POLLRDHUP)
+            self._polled = fd
+        if self._poll.poll(self._patience):
             self._patience = PATIENCE
             self._answer(fd)
         else:
