@@ -7,7 +7,6 @@ something is missing or refused for now.  Without an argument, the response code
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from cvm_qmail import __version__
 from cvm_qmail.settings import BadSetting, Settings
 
 if TYPE_CHECKING:
+    import socket
+
     from cvm_qmail.lookups import ModuleFactory
     from cvm_qmail.serve import Door
 
@@ -100,12 +101,14 @@ def _command(factory: ModuleFactory, settings: Settings) -> int:
         return wire.refusal(request, wire.Code.IO)
 
     request = command.read_request()
-    ask = asking(factory(Tables(settings), settings), settings.lookup_secret)
+    ask = asking(factory(Tables(settings, lasting=False), settings), settings.lookup_secret)
     respond = responder(ask, secret=settings.lookup_secret, report=report, clock=time.monotonic, unforeseen=unforeseen)
     return command.run(request, respond, late, settings.lookup_timeout)
 
 
 def _serve_local(program: str, factory: ModuleFactory, settings: Settings, address: str, takeover: bool) -> int:
+    import socket
+
     from cvm_qmail.serve import Door
     from cvm_qmail.transports import local
 
@@ -134,6 +137,7 @@ def _serve_local(program: str, factory: ModuleFactory, settings: Settings, addre
 
 def _serve_udp(program: str, factory: ModuleFactory, settings: Settings, address: str, takeover: bool) -> int:
     import ipaddress
+    import socket
 
     from cvm_qmail.serve import Door
     from cvm_qmail.transports import udp
@@ -183,6 +187,8 @@ def _serve(program: str, factory: ModuleFactory, settings: Settings, address: st
 
 def _activated(kind: socket.SocketKind) -> socket.socket | None:
     """The socket that the service manager passed (sd_listen_fds(3)); None if it passed none."""
+    import socket
+
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or not (count := os.environ.get("LISTEN_FDS")):
         return None
     if count != "1":

@@ -212,15 +212,16 @@ class Supervisor:
     def _work(self, slot: Slot) -> NoReturn:
         """The life of a worker."""
         status = 1
+        log = Log(1, self._settings.log, clock)  # its own: what waits in the supervisor's is not for us to write
         try:
             os.close(self._lifeline[1])
             if _die_with(self._lifeline[0]):
-                run_worker(self._settings, self._service, self._door.socket, slot, self._log)
+                run_worker(self._settings, self._service, self._door.socket, slot, log)
             status = 0
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code
-            self._log.line(f"? worker {os.getpid()}: {unforeseen()}")
+            log.line(f"? worker {os.getpid()}: {unforeseen()}")
         finally:
-            self._log.flush()
+            log.flush()
             os._exit(status)
 
     def _reap(self) -> None:

@@ -80,13 +80,21 @@ class _NoHazards:
 class Tables:
     """Where rules and plug-ins get their facts."""
 
-    def __init__(self, settings: Settings, *, note: Note | None = None, hazards: Hazards | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        note: Note | None = None,
+        hazards: Hazards | None = None,
+        lasting: bool = True,
+    ) -> None:
+        """`lasting`: whether more than one request is to come, so that watching for changes pays."""
         self._settings = settings
         self._root = settings.qmail_root
         self._note = note
         self._hazards = hazards or _NoHazards()
         self._switch = Switch()
-        self._changes = Changes()
+        self._changes = Changes() if lasting else Changes(folders=0)
         self._folders = Folders(self._changes)
         self._accounts = Accounts(settings.passwd, self._changes)
         self._controls = ControlFiles(self._root + b"/control", self._open_as_qmails, self._changes)

@@ -55,8 +55,10 @@ class _Watch(NamedTuple):
 class Changes:
     """See the head of this file."""
 
-    def __init__(self) -> None:
+    def __init__(self, folders: int = FOLDERS) -> None:
+        """`folders`: how many are watched at the most; with 0 `cover` always says no."""
         self.stamp = 0
+        self._limit = folders
         self._inotify = -1
         self._mounts = -1
         self._epoll: select.epoll | None = None
@@ -97,9 +99,9 @@ class Changes:
         """Whether changes of `name` in `folder` are seen from now on."""
         known = self._folders.get(folder)
         if known is None or known.mask & mask != mask:
-            if self._epoll is None and not self._open():
+            if len(self._folders) >= self._limit or not is_plain(folder):
                 return False
-            if len(self._folders) >= FOLDERS or not is_plain(folder):
+            if self._epoll is None and not self._open():
                 return False
             number: int = _libc.inotify_add_watch(self._inotify, folder, mask)
             if number < 0 or (number in self._names and (known is None or known.number != number)):
