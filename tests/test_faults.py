@@ -1,0 +1,370 @@
+"""Faults injected: whatever cannot be found out is answered "try again later", and the server goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hosts import Host, a_folder, assign_records, cdb_bytes
+from serving import AN_HOUR, CVM_QMAIL, PATIENCE, PLUGINS, Server, environment, finish, request, serving, until
+
+from cvm_qmail import client
+
+pytestmark = pytest.mark.root
+
+YES, NO, TROUBLE = 0, 100, 4
+CONTROLS = ("me", "envnoathost", "locals", "percenthack", "virtualdomains")
+
+
+# -- control files ------------------------------------------------------------------------------------
+
+
+def folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def loop(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+
+
+def refused(path: Path) -> None:
+    path.touch()
+    path.chmod(0)
+
+
+def fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("spoil", [folder, loop, refused])
+@pytest.mark.parametrize("name", CONTROLS)
+def test_an_unreadable_control_file_is_temporary_for_every_address(
+    server: Server, host: Host, name: str, spoil: Callable[[Path], None]
+) -> None:
+    spoil(host.root / "control" / name)
+    for account, domain in (
+        ("joe", "example.org"),
+        ("nobody", "example.org"),
+        ("x", "elsewhere.example"),
+        ("joe", None),
+    ):
+        assert server.ask(account, domain).code == TROUBLE
+    assert f" control {host.root}/control/{name} " in server.logged("? nobody@example.org")
+
+
+def test_a_control_file_that_is_a_fifo_hangs_nobody(host: Host) -> None:
+    with serving(host, CVM_LOOKUP_TIMEOUT=AN_HOUR) as server:
+        fifo(host.root / "control/locals")
+        assert server.ask("joe").code in (YES, NO, TROUBLE)
+
+
+def test_a_trouble_of_the_control_files_goes_away_with_its_cause(server: Server, host: Host) -> None:
+    for _ in range(20):
+        (host.root / "control").rename(host.root / "gone")
+        assert server.ask("joe").code == TROUBLE
+        (host.root / "gone").rename(host.root / "control")
+        assert server.ask("joe").code == YES
+
+
+def test_a_control_file_that_vanishes_and_returns_is_never_half_known(server: Server, host: Host) -> None:
+    """Without locals `me` counts: another domain, never a mixture, and never a trouble."""
+    stop = threading.Event()
+    host.control("me", "example.org\n")
+
+    def vanishes() -> None:
+        while not stop.is_set():
+            (host.root / "control/locals").unlink()
+            host.control("locals.new", "example.org\n")
+            (host.root / "control/locals.new").rename(host.root / "control/locals")
+
+    thread = threading.Thread(target=vanishes)
+    thread.start()
+    try:
+        assert {server.ask("joe").code for _ in range(400)} == {YES}
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+
+
+def test_a_control_file_that_is_always_being_written_is_never_taken_for_something_else(
+    server: Server, host: Host
+) -> None:
+    """Replaced by rename, as it should be: both versions name the domain asked for."""
+    stop = threading.Event()
+    texts = ["example.org\n", "".join(f"{n}.example\n" for n in range(2000)) + "example.org\n"]
+
+    def writes() -> None:
+        while not stop.is_set():
+            for text in texts:
+                host.control("locals.new", text)
+                (host.root / "control/locals.new").rename(host.root / "control/locals")
+
+    thread = threading.Thread(target=writes)
+    thread.start()
+    try:
+        assert {server.ask("joe").code for _ in range(300)} <= {YES, TROUBLE}
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+    assert server.ask("joe").code == YES
+
+
+# -- users/cdb ----------------------------------------------------------------------------------------
+
+
+def cdb(host: Host, entries: int) -> bytes:
+    lines = [f"=joe:joe:5001:5001:{host.root}/home/joe:::"]
+    lines += [f"=x{number:06}:x:5009:5009:/{'y' * 60}:::" for number in range(entries)]
+    return cdb_bytes(assign_records(lines))
+
+
+@pytest.mark.parametrize("entries", [0, 12_000])
+def test_a_cdb_that_is_replaced_all_the_time_is_always_one_or_the_other(
+    server: Server, host: Host, entries: int
+) -> None:
+    stop = threading.Event()
+    versions = cdb(host, entries), cdb(host, entries + 7)
+    host.file("users/cdb", versions[0])
+
+    def replaces() -> None:
+        while not stop.is_set():
+            for version in versions:
+                host.file("users/new", version)
+                (host.root / "users/new").rename(host.root / "users/cdb")
+
+    thread = threading.Thread(target=replaces)
+    thread.start()
+    try:
+        answers = {server.ask(name).code for _ in range(150) for name in ("joe", "joe")}
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+    assert answers <= {YES, TROUBLE}
+    assert server.ask("joe").code == YES
+
+
+@pytest.mark.parametrize("entries", [0, 12_000])
+def test_a_cdb_that_is_cut_short_in_place_kills_nobody(server: Server, host: Host, entries: int) -> None:
+    whole = cdb(host, entries)
+    path = host.file("users/cdb", whole)
+    assert server.ask("joe").code == YES
+    for size in (len(whole) // 2, 2048, 100, 1):
+        os.truncate(path, size)
+        assert server.ask("nobody").code == TROUBLE
+    os.truncate(path, 0)
+    assert server.ask("joe").code == TROUBLE
+    host.file("users/cdb", whole)
+    assert server.ask("joe").code == YES
+    assert "ended with" not in server.log.read_text()
+
+
+def test_a_cdb_that_is_a_folder_or_a_loop_is_temporary(server: Server, host: Host) -> None:
+    for spoil in (folder, loop):
+        spoil(host.root / "users/cdb")
+        assert server.ask("joe").code == TROUBLE
+        path = host.root / "users/cdb"
+        path.unlink() if path.is_symlink() else path.rmdir()
+    assert server.ask("joe").code == YES
+
+
+# -- homes --------------------------------------------------------------------------------------------
+
+
+def a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.touch()
+    os.chown(path, 5001, 5001)
+
+
+def gone(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def home_loop(path: Path) -> None:
+    shutil.rmtree(path)
+    path.symlink_to(path.name)
+
+
+def closed(path: Path) -> None:
+    path.chmod(0)
+
+
+@pytest.mark.parametrize("spoil", [a_file, gone, home_loop, closed])
+def test_a_home_that_its_user_cannot_enter_is_temporary(
+    server: Server, host: Host, spoil: Callable[[Path], None]
+) -> None:
+    host.users("=joe:joe:5001:5001:{root}/home/joe:::", "+joe-:joe:5001:5001:{root}/home/joe:-::")
+    assert server.ask("joe-foo").code == YES
+    spoil(host.root / "home/joe")
+    for account in ("joe", "joe-foo", "joe-nothing"):
+        assert server.ask(account).code == TROUBLE
+    assert server.ask("ann-x").code == YES
+
+
+# -- descriptors --------------------------------------------------------------------------------------
+
+
+def test_without_descriptors_the_server_stays_up_and_recovers(host: Host) -> None:
+    with serving(host, wrapper=["prlimit", "--nofile=24"], CVM_LOCAL_TIMEOUT=AN_HOUR, CVM_WORKERS="1") as server:
+        pids = server.workers()
+        silent = [server.connect() for _ in range(60)]
+        answers = [server.send(request("joe"))[:1] for _ in range(30)]
+        assert set(answers) <= {b"", b"\0", b"\4"}  # never a rejection
+        assert {server.send(request("nobody"))[:1] for _ in range(30)} <= {b"", b"\x64", b"\4"}
+        for connection in silent:
+            connection.close()
+        until(lambda: server.send(request("joe"))[:1] == b"\0", "it serves again")
+        assert {server.send(request("joe"))[:1] for _ in range(30)} == {b"\0"}
+        assert server.process.pid
+        assert set(server.workers()) <= set(pids)
+
+
+# -- the log ------------------------------------------------------------------------------------------
+
+
+def with_log(host: Host, folder: Path, stdout: int, **more: str) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [CVM_QMAIL, f"cvm-local:{folder}/s"],
+        env=environment(host, {"CVM_WORKERS": "1", **more}),
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: process.poll() is not None or (folder / "s").exists(), "the server starts")
+    return process
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_log_that_nobody_reads_stops_nobody_and_lost_lines_are_counted(host: Host, form: str) -> None:
+    readable, writable = os.pipe()
+    os.set_blocking(readable, False)
+    with a_folder() as folder:
+        process = with_log(host, folder, writable, CVM_LOG=form)
+        os.close(writable)
+        module = f"cvm-local:{folder}/s"
+        try:
+            asked = 0
+            account = b"x" * 200
+            for _ in range(2500):  # the pipe takes 64 kB, and the server keeps 256 kB more
+                assert client.ask(module, account, b"example.org").code == NO
+                asked += 1
+            log = b""
+
+            def reads() -> bool:
+                nonlocal log, asked
+                try:
+                    log += os.read(readable, 1 << 20)
+                except BlockingIOError:
+                    pass
+                assert client.ask(module, b"joe", b"example.org").code == YES
+                asked += 1
+                return b"log lines were lost" in log
+
+            until(reads, "the lost lines are reported")
+            assert client.ask(module, b"joe", b"example.org").code == YES
+            asked += 1
+        finally:
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+        log += os.read(readable, 1 << 20)
+        os.close(readable)
+    lines = log.decode().splitlines()
+    [lost] = [int(found[1]) for found in map(re.compile(r"\? (\d+) log lines were lost").search, lines) if found]
+    if form == "json":
+        mine = [line for line in map(json.loads, lines) if "result" in line]
+    else:
+        mine = [line for line in lines if re.match(r"[-+] (x{200}|joe)@example.org [a-z]+ [a-z-]+ /\S+ \d+us$", line)]
+    assert len(mine) + lost == asked
+    assert lost > 0
+
+
+def test_a_log_whose_reader_is_gone_stops_nobody(host: Host) -> None:
+    readable, writable = os.pipe()
+    with a_folder() as folder:
+        process = with_log(host, folder, writable)
+        os.close(writable)
+        os.close(readable)
+        try:
+            module = f"cvm-local:{folder}/s"
+            assert {client.ask(module, b"joe", b"example.org").code for _ in range(50)} == {YES}
+        finally:
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+
+
+def test_a_full_disk_under_the_log_stops_nobody(host: Host) -> None:
+    with a_folder() as folder, Path("/dev/full").open("wb") as full:
+        process = with_log(host, folder, full.fileno())
+        try:
+            module = f"cvm-local:{folder}/s"
+            assert {client.ask(module, b"joe", b"example.org").code for _ in range(50)} == {YES}
+        finally:
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+
+
+def test_lines_that_wait_when_a_worker_is_forked_are_written_once(host: Host) -> None:
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    try:
+        while True:
+            os.write(writable, b"." * 4096)
+    except BlockingIOError:
+        os.set_blocking(writable, True)
+    with a_folder() as folder:
+        process = with_log(host, folder, writable)
+        os.close(writable)
+        try:
+            module = f"cvm-local:{folder}/s"
+            assert client.ask(module, b"joe", b"example.org").code == YES
+            assert os.read(readable, 1 << 20).strip(b".") == b""
+            assert client.ask(module, b"ann", b"example.org").code == YES
+        finally:
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+        with os.fdopen(readable, "rb") as rest_of_it:
+            log = rest_of_it.read().decode().lstrip(".").splitlines()
+    assert sorted(line[:6] for line in log) == ["+ ann@", "+ joe@", "Starti", "Stoppi"]
+
+
+# -- many things at once ------------------------------------------------------------------------------
+
+
+def test_clients_of_every_bad_kind_together_do_not_hold_up_the_good_ones(host: Host) -> None:
+    host.file("home/joe/.qmail-die", "|die\n", uid=5001, gid=5001)
+    with serving(host, CVM_LOCAL_TIMEOUT=AN_HOUR, PYTHONPATH=PLUGINS) as server:
+        silent = [server.connect() for _ in range(50)]
+        halves = [server.connect() for _ in range(20)]
+        for connection in halves:
+            connection.sendall(request("joe")[:7])
+        for turn in range(20):
+            assert finish(server.connect(), bytes(600)) == b"\2\0\0"
+            assert finish(server.connect()) == b""
+            with server.connect() as hasty:
+                hasty.sendall(request("joe"))
+            assert finish(server.connect(), b"\2\xff") == b"\2\0\0"
+            if turn % 10 == 5:
+                os.kill(server.workers()[0], signal.SIGHUP)
+            assert server.ask("joe").code == YES
+        for connection in [*silent, *halves]:
+            connection.close()
+        assert "ended with" not in server.log.read_text()
+
+
+def test_a_worker_with_little_memory_refuses_a_huge_control_file_and_goes_on(server: Server, host: Host) -> None:
+    with host.control("virtualdomains", "").open("wb") as huge:
+        huge.truncate(1 << 34)
+    assert server.ask("joe").code == TROUBLE
+    host.control("virtualdomains", "")
+    assert server.ask("joe").code == YES
+    assert "ended with" not in server.log.read_text()
