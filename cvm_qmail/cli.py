@@ -6,11 +6,12 @@ something is missing or refused for now.  Without an argument, the response code
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from cvm_qmail import __version__
 from cvm_qmail.settings import BadSetting, Settings
@@ -46,6 +47,8 @@ class Failure(Exception):
 
 def main() -> int:
     """The command `cvm-qmail`."""
+    if len(sys.argv) == 1:
+        gc.disable()  # command mode: it ends before there is anything to collect
     from cvm_qmail.lookups import qmail
 
     return run("cvm-qmail", qmail, sys.argv[1:])
@@ -69,7 +72,7 @@ def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
     takeover = "--takeover" in arguments
     arguments = [argument for argument in arguments if argument != "--takeover"]
     if not arguments and not takeover:
-        return _command(factory, Settings.from_environment())
+        _command(factory, Settings.from_environment())
     if arguments == ["--help"]:
         print(USAGE.format(program=program), end="")
         return 0
@@ -83,7 +86,7 @@ def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
     return _SCHEMES[scheme](program, factory, Settings.from_environment(), address, takeover)
 
 
-def _command(factory: ModuleFactory, settings: Settings) -> int:
+def _command(factory: ModuleFactory, settings: Settings) -> NoReturn:
     from cvm_qmail import wire
     from cvm_qmail.log import as_text, unforeseen
     from cvm_qmail.lookups import asking
@@ -103,7 +106,9 @@ def _command(factory: ModuleFactory, settings: Settings) -> int:
     request = command.read_request()
     ask = asking(factory(Tables(settings, lasting=False), settings), settings.lookup_secret)
     respond = responder(ask, secret=settings.lookup_secret, report=report, clock=time.monotonic, unforeseen=unforeseen)
-    return command.run(request, respond, late, settings.lookup_timeout)
+    status = command.run(request, respond, late, settings.lookup_timeout)
+    sys.stderr.flush()
+    os._exit(status)  # the interpreter's own farewell takes a tenth of the whole time
 
 
 def _serve_local(program: str, factory: ModuleFactory, settings: Settings, address: str, takeover: bool) -> int:
