@@ -149,8 +149,8 @@ class Supervisor:
             self._stop = True
         elif self._door.path is not None and self._door.inode is not None:
             local.remove(self._door.path, self._door.inode)
-        self._log.line("Stopping.")
         self._drain()
+        self._log.line("Stopping.")
         return 0
 
     def _on_stop(self, *_: object) -> None:
