@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hosts import Host, a_folder, as_bytes, load, materialise, systems
-from serving import Server, serving
+from serving import Server, run, serving
 
 from cvm_qmail import wire
-from cvm_qmail.wire import Fact
+from cvm_qmail.wire import Credential, Fact
 
 pytestmark = pytest.mark.root
 
@@ -84,6 +85,29 @@ def test_every_verdict_scope_and_fact_is_qmails(path: Path, scheme: str) -> None
         with serving(host, scheme=scheme) as server:
             responses = answers(server, system["cases"])
         faults = [wrong(host, case, response) for case, response in zip(system["cases"], responses, strict=True)]
+    assert not list(filter(None, faults))
+
+
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
+def test_command_mode_says_the_same(path: Path) -> None:
+    """One case of each kind in a system: every answer costs a start of the interpreter."""
+    system = load(path)
+    cases = list({case["expect"]: case for case in system["cases"]}.values())
+    with a_folder() as root:
+        host = materialise(system, root)
+
+        def answer(case: Mapping[str, Any]) -> wire.Response:
+            given = {Credential.ACCOUNT: as_bytes(case["local"]), Credential.DOMAIN: case_domain(case)}
+            credentials = {kind: value for kind, value in given.items() if value is not None}
+            done = run(host=host, data=wire.pack_request(wire.Request(2, b"nonce", credentials)))
+            response = wire.parse_response(done.stdout)
+            assert (done.returncode, response.nonce) == (response.code, b"nonce")
+            return response
+
+        with ThreadPoolExecutor() as pool:
+            faults = [
+                wrong(host, case, response) for case, response in zip(cases, pool.map(answer, cases), strict=True)
+            ]
     assert not list(filter(None, faults))
 
 

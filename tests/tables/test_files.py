@@ -1,0 +1,226 @@
+"""The file system as one user sees it: every kind of thing, every error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hosts import Host  # noqa: TC002  like everywhere
+
+from cvm_qmail.answer import Unavailable
+from cvm_qmail.rules.dotqmail import DotQmail
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Rights, Tables, files
+
+pytestmark = pytest.mark.root
+
+JOE = Rights(5001, 5001)
+NAME = b".qmail-it"
+
+
+def dotqmail(host: Host, name: bytes = NAME, rights: Rights = JOE) -> DotQmail | None:
+    """What a fresh pair of eyes finds in joe's home."""
+    tables = Tables(Settings.from_environment(host.environment))
+    tables.begin()
+    return tables.home(os.fsencode(host.root / "home/joe"), rights).files.get(name)
+
+
+def place(host: Host) -> Path:
+    return host.root / "home/joe" / os.fsdecode(NAME)
+
+
+# -- .qmail files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 70_000])
+def test_a_plain_file_is_read_whole(host: Host, size: int) -> None:
+    host.file("home/joe/.qmail-it", b"x" * size, uid=5001, gid=5001, mode=0o640)
+    assert dotqmail(host) == DotQmail(0o100640, b"x" * size)
+
+
+def test_what_is_not_a_plain_file_is_passed_over(host: Host) -> None:
+    assert dotqmail(host) is None
+    place(host).mkdir()
+    assert dotqmail(host) is None
+    place(host).rmdir()
+    os.mkfifo(place(host))
+    assert dotqmail(host) is None
+    place(host).unlink()
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(place(host)))
+        assert dotqmail(host) is None
+    place(host).unlink()
+    os.mknod(place(host), 0o20666, os.makedev(1, 3))
+    assert dotqmail(host) is None
+
+
+@pytest.mark.parametrize("target", ["nowhere", ".qmail-it", "/proc/self/nothing", "x" * 300, ".qmail-foo/x"])
+def test_a_link_that_leads_nowhere_is_passed_over(host: Host, target: str) -> None:
+    place(host).symlink_to(target)
+    assert dotqmail(host) is None
+
+
+def test_a_link_is_followed(host: Host) -> None:
+    host.file("elsewhere", b"./x\n", mode=0o604)
+    place(host).symlink_to(host.root / "elsewhere")
+    assert dotqmail(host) == DotQmail(0o100604, b"./x\n")
+
+
+@pytest.mark.parametrize("name", [b".qmail-" + b"x" * 249, b".qmail-foo/x", b".qmail-a/" * 600])
+def test_a_name_that_cannot_be_is_passed_over(host: Host, name: bytes) -> None:
+    assert dotqmail(host, name) is None
+
+
+def test_a_file_that_may_not_be_read_is_a_trouble(host: Host) -> None:
+    host.file("home/joe/.qmail-it", mode=0o600)
+    with pytest.raises(Unavailable) as trouble:
+        dotqmail(host)
+    assert (trouble.value.reason, trouble.value.where) == ("dotqmail-denied", os.fsencode(place(host)))
+
+
+def test_a_file_of_any_size_is_a_trouble_and_not_read(host: Host) -> None:
+    with place(host).open("wb") as huge:
+        huge.truncate(1 << 40)
+    os.chown(place(host), 5001, 5001)
+    with pytest.raises(Unavailable, match="dotqmail"):
+        dotqmail(host)
+
+
+def test_odd_bytes_in_names_are_just_bytes(host: Host) -> None:
+    name = b".qmail-\xff\xfe caf\xc3\xa9"
+    with open(os.fsencode(host.root / "home/joe") + b"/" + name, "wb"):
+        pass
+    assert dotqmail(host, name) == DotQmail(0o100644, b"")
+
+
+# -- errors -------------------------------------------------------------------------------------------
+
+# spec/qmail.md, section 7, in the words of errno(3)
+TEMPORARY = [
+    "EINTR",
+    "ENOMEM",
+    "ETXTBSY",
+    "EIO",
+    "ETIMEDOUT",
+    "EAGAIN",
+    "EDEADLK",
+    "EBUSY",
+    "ENFILE",
+    "EMFILE",
+    "EFBIG",
+    "ENOSPC",
+    "ENETDOWN",
+    "ENETUNREACH",
+    "ENETRESET",
+    "ECONNABORTED",
+    "ECONNRESET",
+    "ENOBUFS",
+    "ETOOMANYREFS",
+    "ECONNREFUSED",
+    "EHOSTDOWN",
+    "EHOSTUNREACH",
+    "EUSERS",
+    "EDQUOT",
+    "ESTALE",
+    "ENOLCK",
+]
+NOT_TEMPORARY = [
+    "ENOENT",
+    "ENOTDIR",
+    "ELOOP",
+    "ENAMETOOLONG",
+    "EISDIR",
+    "ENXIO",
+    "ENODEV",
+    "EROFS",
+    "EINVAL",
+    "EOVERFLOW",
+    "EBADF",
+    "ENOTSUP",
+    "EREMOTEIO",
+    "ENOTCONN",
+]
+
+
+def test_the_temporary_errors_are_qmails() -> None:
+    assert {getattr(errno, name) for name in TEMPORARY} == files.TEMPORARY
+    assert not {getattr(errno, name) for name in NOT_TEMPORARY} & (files.TEMPORARY | files.REFUSED)
+
+
+@pytest.mark.parametrize("name", [*TEMPORARY, "EACCES", "EPERM"])
+def test_an_open_that_fails_for_now_is_a_trouble(host: Host, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = getattr(errno, name)
+    host.file("home/joe/.qmail-it")
+    real = os.open
+
+    def fails(path: bytes, *arguments: int) -> int:
+        if isinstance(path, bytes) and path.endswith(NAME):
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(Unavailable) as trouble:
+        dotqmail(host)
+    assert trouble.value.reason == ("dotqmail-denied" if name in ("EACCES", "EPERM") else "dotqmail")
+
+
+@pytest.mark.parametrize("name", NOT_TEMPORARY)
+def test_an_open_that_fails_for_good_is_passed_over(host: Host, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = getattr(errno, name)
+    host.file("home/joe/.qmail-it")
+    real = os.open
+
+    def fails(path: bytes, *arguments: int) -> int:
+        if isinstance(path, bytes) and path.endswith(NAME):
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", fails)
+    assert dotqmail(host) is None
+
+
+# -- homes and their owners ---------------------------------------------------------------------------
+
+
+def owner(host: Host, home: bytes) -> int | None:
+    tables = Tables(Settings.from_environment(host.environment))
+    tables.begin()
+    return tables.owners().get(home)
+
+
+def test_the_owner_is_that_of_what_the_path_leads_to(host: Host) -> None:
+    home = host.root / "home/joe"
+    (host.root / "home/link").symlink_to("joe")
+    (host.root / "home/loop").symlink_to("loop")
+    for path, uid in {
+        home: 5001,
+        host.root / "home/link": 5001,
+        host.root / "home": 0,
+        host.root / "passwd": 0,
+        home / "../ann": 5002,
+        home / ".qmail-foo": 5001,
+        host.root / "home/loop": None,
+        host.root / "nowhere": None,
+        host.root / "passwd/x": None,
+        host.root / ("x" * 300): None,
+    }.items():
+        assert owner(host, os.fsencode(path)) == uid, path
+
+
+@pytest.mark.parametrize(("home", "uid"), [(b"", None), (b"home/joe", 5001), (b"nowhere", None), (b"/", 0), (b"//", 0)])
+def test_odd_homes_have_the_owner_that_stat_tells(host: Host, home: bytes, uid: int | None) -> None:
+    assert owner(host, home) == uid
+
+
+@pytest.mark.parametrize("suffix", [b"/", b"/.", b"//", b"/../joe"])
+def test_a_home_may_be_spelt_in_many_ways(host: Host, suffix: bytes) -> None:
+    path = os.fsencode(host.root / "home/joe") + suffix
+    tables = Tables(Settings.from_environment(host.environment))
+    tables.begin()
+    assert owner(host, path) == 5001
+    assert tables.home(path, JOE).files.get(b".qmail-foo") == DotQmail(0o100644, b"")
+    with pytest.raises(Unavailable):
+        tables.home(os.fsencode(host.root / "passwd") + suffix, JOE)

@@ -1,0 +1,126 @@
+"""The one door: what plug-ins may ask, and what `cvmctl trace` hears."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hosts import Host, cdb_bytes
+
+from cvm_qmail.answer import Recipient, Unavailable
+from cvm_qmail.lookups import qmail
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables import CDB_LIMIT, Rights, Tables
+from cvm_qmail.tables.cdb import Database
+
+pytestmark = pytest.mark.root
+
+JOE = Rights(5001, 5001)
+
+
+@pytest.fixture
+def tables(host: Host) -> Tables:
+    return Tables(Settings.from_environment(host.environment))
+
+
+def path(host: Host, name: str) -> bytes:
+    return os.fsencode(host.root / name)
+
+
+def test_a_file_is_its_bytes_or_none_or_a_trouble(host: Host, tables: Tables) -> None:
+    host.file("home/joe/data", b"\0\xff" * 1000, mode=0o640, uid=5002, gid=5001)
+    assert tables.file(path(host, "home/joe/data"), JOE) == b"\0\xff" * 1000
+    assert tables.file(path(host, "home/joe/nothing"), JOE) is None
+    assert tables.file(path(host, "passwd/x")) is None
+    for rights, name in ((Rights(5009, 5009), "home/joe/data"), (None, "home/joe")):
+        with pytest.raises(Unavailable):
+            tables.file(path(host, name), rights)
+    os.mkfifo(host.root / "fifo")
+    with pytest.raises(Unavailable, match="unreadable"):
+        tables.file(path(host, "fifo"))
+
+
+def test_a_status_is_what_stat_says_to_the_user(host: Host, tables: Tables) -> None:
+    host.file("home/joe/data", b"12345", mode=0o640, uid=5001, gid=5002)
+    status = tables.status(path(host, "home/joe/data"), JOE)
+    assert status is not None
+    assert status[:4] == (5001, 5002, 0o100640, 5)
+    assert tables.status(path(host, "nowhere"), JOE) is None
+    (host.root / "home/joe").chmod(0o700)
+    tables.begin()
+    with pytest.raises(Unavailable, match="refused"):
+        tables.status(path(host, "home/joe/data"), Rights(5002, 5002))
+
+
+def test_a_listing_is_the_names_in_a_folder(host: Host, tables: Tables) -> None:
+    assert sorted(tables.listing(path(host, "home"), JOE) or []) == [b"ann", b"joe"]
+    assert tables.listing(path(host, "nowhere"), JOE) is None
+    (host.root / "home").chmod(0o711)
+    with pytest.raises(Unavailable, match="refused"):
+        tables.listing(path(host, "home"), JOE)
+
+
+def test_a_cdb_is_a_table_as_it_is_now(host: Host, tables: Tables) -> None:
+    name = path(host, "home/joe/x.cdb")
+    assert tables.cdb(name, JOE) is None
+    for value in (b"one", b"two", b"six") * 20:
+        host.file("home/joe/x.cdb", cdb_bytes([(b"key", value)]), uid=5001, gid=5001)
+        table = tables.cdb(name, JOE)
+        assert table is not None
+        assert (table.get(b"key"), table.get(b"other")) == (value, None)
+    host.file("home/joe/x.cdb", b"short", uid=5001, gid=5001)
+    table = tables.cdb(name, JOE)
+    assert table is not None
+    with pytest.raises(Unavailable):
+        table.get(b"key")
+
+
+def test_a_cdb_is_opened_with_the_rights_asked_for_and_kept_apart(host: Host, tables: Tables) -> None:
+    host.file("home/joe/x.cdb", cdb_bytes([(b"key", b"value")]), mode=0o600, uid=5001, gid=5001)
+    name = path(host, "home/joe/x.cdb")
+    assert isinstance(tables.cdb(name, JOE), Database)
+    with pytest.raises(Unavailable):
+        tables.cdb(name, Rights(5002, 5002))
+    assert isinstance(tables.cdb(name, JOE), Database)
+
+
+def test_no_more_databases_than_the_bound_are_kept_open(host: Host, tables: Tables) -> None:
+    data = host.file("big.cdb", cdb_bytes([(b"key", b"x" * (2 << 20))]))
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(CDB_LIMIT + 50):
+        os.link(data, host.root / f"{number}.cdb")
+        table = tables.cdb(path(host, f"{number}.cdb"))
+        assert table is not None
+    assert len(os.listdir("/proc/self/fd")) - before <= CDB_LIMIT + 5
+
+
+def test_a_trace_hears_every_question_and_gets_the_same_answer(host: Host) -> None:
+    heard: list[tuple[str, object]] = []
+    settings = Settings.from_environment(host.environment)
+    watched = Tables(settings, note=lambda table, key, _: heard.append((table, key)))
+    plain = Tables(settings)
+    for account, domain in (
+        (b"joe-foo", b"example.org"),
+        (b"nobody", b"example.org"),
+        (b"x", b"v.example"),
+        (b"", None),
+    ):
+        heard.clear()
+        recipient = Recipient(account, domain)
+        assert qmail(watched, settings, []).lookup(recipient) == qmail(plain, settings, []).lookup(recipient)
+        assert heard
+    heard.clear()
+    qmail(watched, settings, []).lookup(Recipient(b"joe-foo", b"example.org"))
+    asked = [table for table, _ in heard]
+    assert asked.index("locals") < asked.index("passwd") < asked.index("owner") < asked.index("home")
+    assert asked[-1] == "dotqmail"
+
+
+def test_a_trace_hears_of_troubles_too(host: Host) -> None:
+    heard: list[tuple[str, object]] = []
+    settings = Settings.from_environment(host.environment)
+    tables = Tables(settings, note=lambda table, _, value: heard.append((table, value)))
+    (host.root / "home/joe").chmod(0)
+    with pytest.raises(Unavailable) as trouble:
+        qmail(tables, settings, []).lookup(Recipient(b"joe", b"example.org"))
+    assert heard[-1] == ("home", trouble.value)
