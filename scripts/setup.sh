@@ -19,9 +19,18 @@ need_debian() {
     fi
 }
 
+# The interpreter for environments: the system's own where it will do, since every user may run that one.
+interpreter() {
+    if /usr/bin/python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        echo /usr/bin/python3
+    else
+        echo python3
+    fi
+}
+
 # need_venv WHAT...: makes .venv if it is not there, and installs these requirements when they have changed.
 need_venv() {
-    [ -x .venv/bin/python ] || python3 -m venv .venv
+    [ -x .venv/bin/python ] || "$(interpreter)" -m venv .venv
     stamp=.venv/installed
     wanted="$* $(cksum pyproject.toml)"
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
@@ -35,4 +44,5 @@ need_development() {
     need_venv -e '.[tool]' 'pytest>=8,<10' 'hypothesis>=6.100,<7' 'mypy>=1.11' 'ruff>=0.6' 'build>=1.2'
 }
 
-PEERS='cvm mailfront runit libnss-wrapper s6 ipsvd acl gcc libc6-dev'
+# The programs that the tests run beside ours.
+PEERS='cvm mailfront runit s6 ipsvd systemd strace acl util-linux man-db groff-base gcc libc6-dev'

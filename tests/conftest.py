@@ -10,26 +10,26 @@ import pytest
 from hosts import Host, a_folder, plain_host
 from serving import Server, serving
 
-PEERS = ("cvm-testclient", "mailfront", "runsvdir")
+REQUIRED = os.environ.get("PEERS_REQUIRED") == "1"
+"""Whether a check that cannot be made is a failure, as in CI."""
 
-
-def pytest_report_header() -> list[str]:
-    """Says loudly what cannot be tested here."""
-    lines = []
-    if os.geteuid() != 0:
-        lines.append("NOT ROOT: nothing that needs other users' rights is tested")
-    lines += [f"MISSING PEER: {name}: its tests are skipped" for name in PEERS if shutil.which(name) is None]
-    return lines
+NOT_ROOT = "NOT ROOT: homes belong to several users"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what cannot be tested here, loudly; or refuses to test at all."""
+    missing: set[str] = set()
     for item in items:
         if item.get_closest_marker("root") and os.geteuid() != 0:
-            item.add_marker(pytest.mark.skip(reason="needs root: homes belong to several users"))
+            item.add_marker(pytest.mark.skip(reason=NOT_ROOT))
+            missing.add(NOT_ROOT)
         for marker in item.iter_markers("peer"):
-            missing = [name for name in marker.args if shutil.which(name) is None]
-            if missing:
-                item.add_marker(pytest.mark.skip(reason=f"PEER MISSING: {', '.join(missing)}"))
+            absent = [name for name in marker.args if shutil.which(name) is None]
+            if absent:
+                item.add_marker(pytest.mark.skip(reason=f"PEER MISSING: {', '.join(absent)}"))
+                missing.update(absent)
+    if missing and REQUIRED:
+        raise pytest.UsageError(f"PEERS_REQUIRED, but missing: {', '.join(sorted(missing))}")
 
 
 @pytest.fixture
