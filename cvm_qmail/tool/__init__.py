@@ -13,7 +13,7 @@ def main() -> int:
         import click
     except ImportError:
         print("cvmctl needs the package click: install it with  pip install 'cvm-qmail[tool]'", file=sys.stderr)
-        return 100
+        return 111
 
     from cvm_qmail.tool.ask import ask
 
