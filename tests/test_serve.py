@@ -131,7 +131,7 @@ def test_a_server_that_was_replaced_finishes_what_is_in_hand(trap: Host) -> None
         waiting = pending(old, "joe-wait")
         stuck(old, 1)
         with serving(trap, "--takeover", path=folder / "s") as new:
-            old.logged("Stopping.")
+            until(lambda: len(old.workers()) == 1, "only the busy worker is left")
             assert new.ask("joe").code == 0
             (trap.root / "go").touch()
             assert code(rest(waiting)) == 0
@@ -265,8 +265,7 @@ def test_sigterm_ends_with_0_and_removes_the_socket(server: Server) -> None:
     assert server.stop() == 0
     assert not server.path.exists()
     lines = server.log.read_text().splitlines()
-    assert lines[0] == "Starting."
-    assert lines.count("Stopping.") == 1
+    assert (lines[0], lines[-1]) == ("Starting.", "Stopping.")
 
 
 def test_sigint_does_the_same(server: Server) -> None:
@@ -287,11 +286,13 @@ def test_sigint_for_the_whole_group_as_a_terminal_sends_it_does_the_same(host: H
 def test_sigterm_finishes_a_look_up_in_hand(trap: Host, scheme: str) -> None:
     with trapped(trap, scheme, CVM_LOOKUP_TIMEOUT=AN_HOUR) as server:
         answers: list[int] = []
-        asking = threading.Thread(target=lambda: answers.append(server.ask("joe-wait", timeout=PATIENCE).code))
+        asking = threading.Thread(
+            target=lambda: answers.append(server.ask("joe-wait", timeout=PATIENCE).code), daemon=True
+        )
         asking.start()
         stuck(server, 1)
         server.process.send_signal(signal.SIGTERM)
-        server.logged("Stopping.")
+        until(lambda: len(server.workers()) == 1, "only the busy worker is left")
         assert server.process.poll() is None
         (trap.root / "go").touch()
         asking.join(PATIENCE)
@@ -317,7 +318,7 @@ def test_sigterm_answers_connections_that_nobody_has_taken_yet(trap: Host) -> No
         stuck(server, 3)
         queued = [pending(server, "joe") for _ in range(20)]
         server.process.send_signal(signal.SIGTERM)
-        server.logged("Stopping.")
+        until(lambda: not server.path.exists(), "the path is gone")
         (trap.root / "go").touch()
         assert [code(rest(connection)) for connection in waiting + queued] == [0] * 23
         assert server.process.wait(PATIENCE) == 0
