@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hosts import Host  # noqa: TC002  like everywhere
+from hosts import Host
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.dotqmail import DotQmail

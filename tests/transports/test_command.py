@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from hosts import Host  # noqa: TC002  like everywhere
+from hosts import Host
 from serving import CVM_QMAIL, PATIENCE, PLUGINS, alive, environment, request, run, until
 
 from cvm_qmail import wire
