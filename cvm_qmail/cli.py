@@ -64,6 +64,8 @@ def run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
         message, status = str(failure), failure.status
     except OSError as error:
         message, status = str(error), TEMPORARY
+    except KeyboardInterrupt:
+        message, status = "interrupted", TEMPORARY
     print(f"{program}: {message}", file=sys.stderr)
     return status
 
@@ -170,6 +172,8 @@ def _named(address: str, bind: Callable[[], T]) -> T:
         return bind()
     except OSError as error:
         raise Failure(f"{address}: {error.strerror or error}", TEMPORARY) from None
+    except UnicodeError:
+        raise Failure(f"{address}: not the name of a host", USAGE_STATUS) from None
 
 
 def _serve(program: str, factory: ModuleFactory, settings: Settings, address: str, bind: Callable[[], Door]) -> int:

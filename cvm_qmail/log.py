@@ -13,10 +13,12 @@ buffer; beyond that lines are counted, and the count is logged when there is roo
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
 import stat
+import time
 from collections.abc import Callable
 
 from cvm_qmail.responder import Event
@@ -58,8 +60,9 @@ def as_text(event: Event, seconds: float) -> str:
     """The line of `event`, without its end."""
     mark, _, account, domain, user, reason, where, _, detail = event
     address = account if domain is None else b"%s@%s" % (account, domain)
-    if _ODD.search(b"%s%s%s" % (address, user, where)):
+    if _ODD.search(b"%s%s%s%s" % (address, user, where, reason.encode())):
         address, user, where = (escape(field).encode() for field in (address, user, where))
+        reason = escape_text(reason)
     line = (
         f"{mark} {address.decode() or '-'} {user.decode() or '-'} {reason} {where.decode() or '-'}"
         f" {int(seconds * 1e6)}us"
@@ -77,7 +80,7 @@ def as_json(event: Event, seconds: float) -> str:
         "account": escape(event.account),
         "domain": None if event.domain is None else escape(event.domain),
         "user": escape(event.user) or None,
-        "reason": event.reason,
+        "reason": escape_text(event.reason),
         "where": escape(event.where) or None,
         "microseconds": round(seconds * 1e6),
         "detail": escape_text(event.detail) or None,
@@ -119,12 +122,15 @@ class Log:
 
     def line(self, text: str) -> None:
         """Writes a line of the server's own."""
-        if self._json:
-            import json
-
-            text = json.dumps({"message": text})
-        self._queue(text)
+        self._queue(self._own(text))
         self.flush()
+
+    def _own(self, text: str) -> str:
+        if not self._json:
+            return text
+        import json
+
+        return json.dumps({"message": text})
 
     def _queue(self, line: str) -> None:
         if len(self._waiting) > BACKLOG:
@@ -134,35 +140,48 @@ class Log:
 
     def flush(self) -> None:
         """Writes what waits, as far as there is room."""
-        if not self._waiting:
-            return
-        lines = self._waiting
-        if len(lines) > ATOMIC:  # whole lines only: other workers write to the same pipe
-            lines = lines[: lines.rindex(b"\n", 0, ATOMIC) + 1]
-        try:
-            written = self._write(lines)
-        except BlockingIOError:
-            return
-        except OSError:  # nobody reads the log any more: the answers matter more
-            self._waiting = b""
-            return
-        self._waiting = self._waiting[written:]
-        if self._lost and not self._waiting:
-            lost, self._lost = self._lost, 0
-            self.line(f"? {lost} log lines were lost: nobody read them in time")
+        while self._waiting:
+            lines = self._waiting
+            if len(lines) > ATOMIC:  # whole lines only: other workers write to the same pipe
+                lines = lines[: lines.rindex(b"\n", 0, ATOMIC) + 1]
+            try:
+                written = self._write(lines)
+            except BlockingIOError:
+                return
+            except OSError:  # nobody reads the log any more: the answers matter more
+                self._waiting = b""
+                return
+            self._waiting = self._waiting[written:]
+            if self._lost and not self._waiting:
+                self._queue(self._own(f"? {self._lost} log lines were lost: nobody read them in time"))
+                self._lost = 0
+
+    def finish(self, seconds: float = 1.0) -> None:
+        """Writes what waits; gives up after a while."""
+        end = self._clock() + seconds
+        self.flush()
+        while self._waiting and self._clock() < end:
+            time.sleep(0.01)
+            self.flush()
 
 
 def _writer(fd: int) -> Callable[[bytes], int]:
-    """A write that never blocks, without touching the flags that others share with us."""
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISSOCK(mode):
-        import socket
-
-        out = socket.socket(fileno=os.dup(fd))
-        return lambda data: out.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-    if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(fd)):
+    """A write that never blocks, if possible without touching the flags that others share with us."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
         try:  # a description of our own for the same pipe or terminal
             fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC)
-        except OSError:
-            pass
+        except OSError:  # a socket, or a pipe that another user made, as where chpst -u started us
+            return lambda data: _write_without_waiting(fd, data)
     return lambda data: os.write(fd, data)
+
+
+def _write_without_waiting(fd: int, data: bytes) -> int:
+    try:
+        return os.pwritev(fd, [data], -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+    os.set_blocking(fd, False)  # before Linux 6.4: the flag is shared with whoever else writes there
+    return os.write(fd, data)

@@ -151,6 +151,7 @@ class Supervisor:
             local.remove(self._door.path, self._door.inode)
         self._drain()
         self._log.line("Stopping.")
+        self._log.finish()
         return 0
 
     def _on_stop(self, *_: object) -> None:
@@ -212,8 +213,9 @@ class Supervisor:
     def _work(self, slot: Slot) -> NoReturn:
         """The life of a worker."""
         status = 1
-        log = Log(1, self._settings.log, clock)  # its own: what waits in the supervisor's is not for us to write
+        log = self._log
         try:
+            log = Log(1, self._settings.log, clock)  # its own: what waits in the supervisor's is not for us to write
             os.close(self._lifeline[1])
             if _die_with(self._lifeline[0]):
                 run_worker(self._settings, self._service, self._door.socket, slot, log)
@@ -221,7 +223,8 @@ class Supervisor:
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code
             log.line(f"? worker {os.getpid()}: {unforeseen()}")
         finally:
-            log.flush()
+            if log is not self._log:
+                log.finish()
             os._exit(status)
 
     def _reap(self) -> None:

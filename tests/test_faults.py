@@ -14,7 +14,19 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, a_folder, assign_records, cdb_bytes
-from serving import AN_HOUR, CVM_QMAIL, PATIENCE, PLUGINS, Server, environment, finish, request, serving, until
+from serving import (
+    AN_HOUR,
+    CVM_QMAIL,
+    PATIENCE,
+    PLUGINS,
+    Server,
+    accepting,
+    environment,
+    finish,
+    request,
+    serving,
+    until,
+)
 
 from cvm_qmail import client
 
@@ -368,3 +380,53 @@ def test_a_worker_with_little_memory_refuses_a_huge_control_file_and_goes_on(ser
     host.control("virtualdomains", "")
     assert server.ask("joe").code == YES
     assert "ended with" not in server.log.read_text()
+
+
+# -- what a reviewer found ----------------------------------------------------------------------------
+
+
+@pytest.mark.peer("setpriv")
+def test_a_full_pipe_that_another_user_made_stops_nobody(host: Host) -> None:
+    """As where root's runsv makes the pipe and chpst -u starts the server."""
+    readable, writable = os.pipe()
+    with a_folder() as folder:
+        folder.chmod(0o777)
+        module = f"cvm-local:{folder}/socket"
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        server = subprocess.Popen([*nobody, CVM_QMAIL, module], env=environment(host, {}), stdout=writable)
+        os.close(writable)
+        try:
+            until(lambda: accepting(folder / "socket"), "it listens")
+            for number in range(3000):
+                assert client.ask(module, b"j%d" % number, b"elsewhere.example", timeout=PATIENCE).code == NO
+            server.terminate()
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
+            server.wait()
+            os.close(readable)
+
+
+def test_lines_that_waited_arrive_when_somebody_reads_again(host: Host) -> None:
+    readable, writable = os.pipe()
+    with a_folder() as folder:
+        module = f"cvm-local:{folder}/socket"
+        server = subprocess.Popen([CVM_QMAIL, module], env=environment(host, {"CVM_WORKERS": "1"}), stdout=writable)
+        os.close(writable)
+        until(lambda: accepting(folder / "socket"), "it listens")
+        for number in range(2500):
+            client.ask(module, b"j%d" % number, b"elsewhere.example")
+        seen = b""
+
+        def all_there() -> bool:
+            nonlocal seen
+            seen += os.read(readable, 1 << 16)
+            return b"j2499@" in seen
+
+        try:
+            until(all_there, "every line arrives, though nobody asks any more")
+            assert len([line for line in seen.splitlines() if b"remote" in line]) == 2500
+        finally:
+            server.terminate()
+            server.wait(PATIENCE)
+            os.close(readable)

@@ -97,7 +97,9 @@ class Tables:
         self._changes = Changes() if lasting else Changes(folders=0)
         self._folders = Folders(self._changes)
         self._accounts = Accounts(settings.passwd, self._changes)
-        self._controls = ControlFiles(self._root + b"/control", self._open_as_qmails, self._changes)
+        self._controls = ControlFiles(
+            self._root + b"/control", self._open_as_qmails if self._switch.may else None, self._changes
+        )
         self._users_cdb = Kept(self._root + b"/users/cdb", "cdb-unreadable", open_database, changes=self._changes)
         self._check_at = 0.0
         self._databases: dict[tuple[bytes, Rights | None], Kept[Database]] = {}
@@ -112,7 +114,8 @@ class Tables:
     def _check(self) -> None:
         """Looks whether the files are still what `Changes` vouches for."""
         self._check_at = time.monotonic() + TRUST
-        if not all(file.check() for file in (*self._controls.files, *self._accounts.files, self._users_cdb)):
+        files = (*self._controls.files, *self._accounts.files, self._users_cdb)
+        if not all(file.check() for file in files) or not self._folders.check():
             self._changes.doubt()
 
     def doubt(self) -> None:
@@ -156,7 +159,7 @@ class Tables:
 
     def _open_as_qmails(self, path: bytes) -> int:
         rights = self.rights_of(b"qmails")
-        if rights is None or not self._switch.may:
+        if rights is None:
             return open_file(path)
         return self._switch.run(rights, open_file, path)
 
@@ -176,6 +179,7 @@ class Tables:
 
     def accounts(self) -> Table[bytes, Account]:
         """The system's users as they are now."""
+        self._hazards.enter(b"passwd")
         accounts = self._accounts.now()
         if not self._accounts.vouched:
             self._folders.doubt()
@@ -228,7 +232,8 @@ class Tables:
         if kept is None:
             if len(self._databases) >= CDB_LIMIT:
                 del self._databases[next(iter(self._databases))]
-            kept = Kept(path, "cdb-unreadable", open_database, self._view(rights).open)
+            opener = None if rights is None else self._view(rights).open
+            kept = Kept(path, "cdb-unreadable", open_database, opener)
         self._databases[path, rights] = kept  # the one used last stands last
         database = kept.now()
         return None if database is None else self._watched(os.fsdecode(path), database)

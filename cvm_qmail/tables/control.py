@@ -68,7 +68,7 @@ def parse(
 class ControlFiles:
     """The control files below one qmail home."""
 
-    def __init__(self, folder: bytes, opener: Open, changes: Changes) -> None:
+    def __init__(self, folder: bytes, opener: Open | None, changes: Changes) -> None:
         paths = [b"%s/%s" % (folder, name.encode()) for name in NAMES]
         self.files = [Kept(path, "control", content, opener, changes) for path in paths]
         self._changes = changes

@@ -62,8 +62,14 @@ _readlink.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
 _readlink.restype = ctypes.c_ssize_t
 _one_byte = ctypes.create_string_buffer(1)
 
-LISTING_LIMIT = 1 << 16
+LISTING_LIMIT = 1 << 14
 """Size of a folder (st_size) beyond which it is not listed."""
+
+NAMES_LIMIT = 50_000
+"""Names of .qmail files that are kept, of all homes together."""
+
+WAYS_CHECKED = 64
+"""Ways that are looked at again every `TRUST` seconds; if there are more, all are learned anew."""
 
 SETTLED = 2_000_000_000
 """Nanoseconds after which a file's times tell a change.  Before, a second change may carry the same
@@ -94,10 +100,22 @@ def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
     return b"".join(parts)
 
 
+class Folder(NamedTuple):
+    """What decides whether a user may search a folder."""
+
+    device: int
+    inode: int
+    st_uid: int
+    st_gid: int
+    st_mode: int
+    without_list: bool
+    """Whether it has no access list."""
+
+
 class Way(NamedTuple):
     """The folders above a path, from the root on, none of them a link, all on plain file systems."""
 
-    folders: tuple[os.stat_result, ...]
+    folders: tuple[Folder, ...]
     open_to_all: bool
     """Whether everybody may search every one of them."""
 
@@ -113,6 +131,7 @@ class Folders:
         self._without_list: dict[tuple[int, int], int] = {}
         self._plain: dict[int, tuple[int, bool]] = {}
         self._names: dict[bytes, tuple[Identity, frozenset[bytes] | None]] = {}
+        self._names_kept = 0
         self._seen: dict[bytes, os.stat_result] = {}
         self._relied_on: dict[bytes, Identity] | None = None
 
@@ -151,8 +170,10 @@ class Folders:
             return names
         if before == now and st.st_size <= LISTING_LIMIT:
             names = _dotqmail_names(home)
-        if len(self._names) >= self.LIMIT:
+        self._names_kept += 1 + len(names or ())
+        if self._names_kept > NAMES_LIMIT:
             self._names.clear()
+            self._names_kept = 1 + len(names or ())
         self._names[home] = now, names
         return names
 
@@ -185,28 +206,38 @@ class Folders:
             self._ways[folder] = stamp, way
         return way
 
+    def check(self) -> bool:
+        """Whether the ways that `Changes` vouches for are still what they were; at most some of them are looked at."""
+        stamp = self._changes.stamp
+        ways = [(folder, way) for folder, (seen, way) in self._ways.items() if seen == stamp]
+        if len(ways) > WAYS_CHECKED:
+            return False  # cheaper to learn them anew
+        return all(way == self._walk(folder) for folder, way in ways)
+
     def _walk(self, folder: bytes) -> Way | None:
         if folder[:1] != b"/" or b"//" in folder or b"/." in folder:
             return None
         paths = [folder[: at.start()] or b"/" for at in _SLASH.finditer(folder)] if folder != b"/" else []
         paths.append(folder)
         try:
-            folders = tuple(map(os.lstat, paths))  # now, not as seen earlier in this request: they are watched now
+            stats = list(map(os.lstat, paths))  # now, not as seen earlier in this request: they are watched now
         except OSError:
             return None
-        if not all(S_ISDIR(st.st_mode) for st in folders):
+        if not all(S_ISDIR(st.st_mode) for st in stats) or not all(map(self.plain, paths, stats)):
             return None
-        if not all(map(self.plain, paths, folders)):
-            return None
-        open_to_all = all(
-            st.st_mode & 0o111 == 0o111 and self.without_list(path, st) for st, path in zip(folders, paths, strict=True)
+        without_list = list(map(self.without_list, paths, stats))
+        return Way(
+            tuple(
+                Folder(st.st_dev, st.st_ino, st.st_uid, st.st_gid, st.st_mode, plain)
+                for st, plain in zip(stats, without_list, strict=True)
+            ),
+            all(st.st_mode & 0o111 == 0o111 for st in stats) and all(without_list),
         )
-        return Way(folders, open_to_all)
 
     def plain(self, path: bytes, st: os.stat_result) -> bool:
         """Whether modes and POSIX access lists are the whole truth on the file system of `path`, which is no link."""
         stamp, plain = self._plain.get(st.st_dev, (-1, False))
-        if stamp != self._changes.stamp:
+        if stamp != self._changes.stamp or not self._changes.watching:  # a device number may come to mean another
             if len(self._plain) >= self.LIMIT:
                 self._plain.clear()
             plain = is_plain(path)
@@ -286,7 +317,7 @@ class View:
 
     # -- bits -------------------------------------------------------------------------------------
 
-    def _allows(self, st: os.stat_result, bit: int) -> bool:
+    def _allows(self, st: os.stat_result | Folder, bit: int) -> bool:
         """Whether owner and mode bits grant `bit` (4 read, 1 search)."""
         uid, gid = self._rights
         if st.st_uid == uid:
@@ -299,18 +330,14 @@ class View:
         """Whether bits settle that the user may search this folder, on a plain file system."""
         return self._allows(st, 1) and (st.st_uid == self._rights.uid or self._folders.without_list(path, st))
 
-    def _passes(self, way: Way, folder: bytes) -> bool:
+    def _passes(self, way: Way) -> bool:
         """Whether bits settle that the user may search every folder on the way."""
         if way.open_to_all:
             return True
-        end = 0
-        for st in way.folders:
-            if not self._enters(folder[:end] or b"/", st):
-                return False
-            end = folder.find(b"/", end + 1)
-            if end < 0:
-                end = len(folder)
-        return True
+        return all(
+            self._allows(entered, 1) and (entered.st_uid == self._rights.uid or entered.without_list)
+            for entered in way.folders
+        )
 
     def _settled(self, path: bytes) -> os.stat_result | None:
         """lstat(path), if bits settle that the user's stat(2) would say the same; else None.
@@ -319,7 +346,7 @@ class View:
         """
         folder = path[: path.rfind(b"/")] or b"/"
         way = self._folders.way(folder)
-        if way is None or path[-1:] in b"/." or not self._passes(way, folder):
+        if way is None or path[-1:] in b"/." or not self._passes(way):
             return None
         try:
             st = self._folders.lstat(path)

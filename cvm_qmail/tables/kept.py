@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from stat import S_ISREG
 from typing import Generic, TypeVar
 
 from cvm_qmail.answer import Unavailable
@@ -46,18 +45,23 @@ class Kept(Generic[T]):
     """The value of one file."""
 
     def __init__(
-        self, path: bytes, reason: str, make: Make[T], opener: Open = open_file, changes: Changes | None = None
+        self, path: bytes, reason: str, make: Make[T], opener: Open | None = None, changes: Changes | None = None
     ) -> None:
-        """`reason` is the word for the trouble of a file that cannot be read."""
+        """`reason` is the word for the trouble of a file that cannot be read.
+
+        `opener` opens the file with somebody's rights (default: this process's).
+        """
         self.path = path
         self._reason = reason
         self._make = make
-        self._open = opener
+        self._opener = opener
         self._changes = changes
         self._stamp = -1
+        """That of `Changes` while it vouches for the value."""
         self._identity: Identity | None = None
-        self._read_as: Identity | None = None
-        self._vouched_for: Identity | None = None
+        """Of the file that the value was made from; None: there is none."""
+        self._settled = False
+        """Whether that identity will tell a change."""
         self._value: T | None = None
 
     @property
@@ -66,13 +70,13 @@ class Kept(Generic[T]):
         return self._changes is not None and self._changes.stamp == self._stamp
 
     def check(self) -> bool:
-        """Whether the file is what `Changes` vouches for; True if it does not."""
+        """Whether the file is still what `Changes` vouches for, if it does."""
         if not self.vouched:
             return True
         try:
-            return identity(os.stat(self.path)) == self._vouched_for
+            return identity(os.stat(self.path)) == self._identity
         except FileNotFoundError:
-            return self._vouched_for is None
+            return self._identity is None
         except OSError:
             return False
 
@@ -83,28 +87,26 @@ class Kept(Generic[T]):
             return self._value
         self._stamp = -1
         covered = changes is not None and changes.cover(self.path)
-        stamp = changes.stamp if changes is not None and covered else -1
         try:
             st = os.stat(self.path)
-            if identity(st) != self._identity:
+            if not self._settled or identity(st) != self._identity:
                 self._load()
-            if covered and _has_one_name(self.path):
-                self._stamp = stamp
-                self._vouched_for = self._read_as
+            elif self._opener is not None:
+                os.close(self._opener(self.path))  # its user may have lost the right to read it
         except FileNotFoundError:
             self._identity = self._value = None
-            if covered and not os.path.islink(self.path):
-                self._stamp = stamp
-                self._vouched_for = None
+            self._settled = False
         except OSError as error:
             raise Unavailable(self._reason, describe(error), self.path) from None
+        if changes is not None and covered and not os.path.islink(self.path):
+            self._stamp = changes.stamp
         return self._value
 
     def _load(self) -> None:
         for _ in range(ATTEMPTS):
-            self._identity = None
+            self._settled = False
             began = time.time_ns()
-            fd = self._open(self.path)
+            fd = (self._opener or open_file)(self.path)
             try:
                 st = os.fstat(fd)
                 spare = os.dup(fd)
@@ -117,16 +119,9 @@ class Kept(Generic[T]):
             finally:
                 os.close(spare)
             if same:
-                if value != self._value:
+                if value != self._value:  # else the old one serves, and what was made of it
                     self._value = value
-                self._read_as = identity(st)
-                if max(st.st_mtime_ns, st.st_ctime_ns) < began - SETTLED:
-                    self._identity = self._read_as
+                self._identity = identity(st)
+                self._settled = max(st.st_mtime_ns, st.st_ctime_ns) < began - SETTLED
                 return
         raise Unavailable(self._reason, "changes while it is read", self.path)
-
-
-def _has_one_name(path: bytes) -> bool:
-    """Whether `path` is a plain file, not a link, and has no other name."""
-    st = os.lstat(path)
-    return S_ISREG(st.st_mode) and st.st_nlink == 1

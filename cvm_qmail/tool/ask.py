@@ -37,6 +37,7 @@ _LINES = (
     ("domain:           ", Fact.DOMAIN),
     ("mailbox path:     ", Fact.MAILBOX),
 )
+_SECONDS = click.FloatRange(0.001, 86400)
 _REQUIRED = (Fact.USERNAME, Fact.USERID, Fact.GROUPID, Fact.DIRECTORY)
 
 
@@ -53,7 +54,9 @@ def split(account: str, domain: str, characters: str) -> tuple[bytes, bytes | No
 @click.argument("module")
 @click.argument("account")
 @click.argument("domain", default="")
-@click.option("--timeout", default=client.TIMEOUT, show_default=True, help="Seconds to wait for the answer.")
+@click.option(
+    "--timeout", type=_SECONDS, default=client.TIMEOUT, show_default=True, help="Seconds to wait for the answer."
+)
 @click.option("--v1", is_flag=True, help="Speak version 1 of the protocol.")
 @click.option("--password", "ask_password", is_flag=True, help="Ask for a password, and send it.")
 @click.pass_context

@@ -18,6 +18,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 BACKLOG = 1024
@@ -32,7 +33,7 @@ PARKED_LIMIT = 512
 """Silent clients that a worker keeps; beyond that the one that waits longest is closed."""
 
 PATIENCE = 1
-"""Milliseconds in which a new client is expected to finish its request."""
+"""Milliseconds in which a new client is expected to finish its request; none for the client after one that did not."""
 
 IDLE = 0.5
 """Seconds after which an idle worker looks for connections that another one was woken for, and did not take."""
@@ -108,32 +109,48 @@ def listen(path: bytes, mode: int, uid: int, gid: int) -> tuple[socket.socket, I
     It gets its name only when it listens: what was there before serves until then.  Raises OSError.
     """
     folder, name = os.path.split(path)
-    temporary = b".%s.%d" % (name[:64], os.getpid())
+    private = os.path.join(folder, b".%s.%d" % (name[:64], os.getpid()))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    folder_fd = os.open(folder or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        beside = b"/proc/self/fd/%d/%s" % (folder_fd, temporary)  # never too long, see PATH_LIMIT
-        try:
-            os.unlink(beside)
-        except FileNotFoundError:
-            pass
-        listener.bind(beside)
-        try:
-            if (uid, gid) != (-1, -1):
-                os.chown(beside, uid, gid)
-            os.chmod(beside, mode)
-            listener.listen(BACKLOG)
-            made = os.lstat(beside)
-            os.rename(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        with _private_folder(private) as inside:
+            listener.bind(inside)  # never too long, see PATH_LIMIT
+            try:
+                if (uid, gid) != (-1, -1):
+                    os.chown(inside, uid, gid)
+                os.chmod(inside, mode)
+                listener.listen(BACKLOG)
+                made = os.lstat(inside)
+                os.rename(inside, path)
+            except BaseException:
+                os.unlink(inside)
+                raise
     except BaseException:
         listener.close()
         raise
-    finally:
-        os.close(folder_fd)
     return listener, Inode(made.st_dev, made.st_ino)
+
+
+@contextmanager
+def _private_folder(path: bytes) -> Iterator[bytes]:
+    """A place for a socket in a folder that nobody else can write in.
+
+    Whoever owns the folder around it could otherwise put a link in the socket's place before its
+    owner and mode are changed.
+    """
+    with suppress(FileNotFoundError):
+        os.rmdir(path)  # left by a process of the same number
+    os.mkdir(path, 0o700)
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            st = os.fstat(folder)
+            if st.st_uid != os.geteuid() or st.st_mode & 0o077:
+                raise PermissionError(errno.EPERM, "somebody else put a folder there", path)
+            yield b"/proc/self/fd/%d/s" % folder
+        finally:
+            os.close(folder)
+    finally:
+        os.rmdir(path)
 
 
 def remove(path: bytes, ours: Inode) -> None:
@@ -185,6 +202,7 @@ class Worker:
             events = self._epoll.poll(self._until_next_end(IDLE) if self._parked else IDLE)
             if not events:
                 self._accept()
+                self._afterwards()
             for fd, event in events:
                 if fd == listening:
                     self._accept()
@@ -192,8 +210,9 @@ class Worker:
                     self._continue(fd, event)
             if self._parked:
                 self._end_overdue()
-        while self._accept():
-            pass
+        for _ in range(BACKLOG):  # those that connected before; under load there is always one more
+            if not self._accept():
+                break
         self._epoll.unregister(listening)
         self._listener.close()
         self._epoll.unregister(self._wake)
@@ -223,7 +242,7 @@ class Worker:
             self._patience = PATIENCE
             self._answer(fd)
         else:
-            self._patience >>= 1
+            self._patience = 0
             self._park(fd)
         return True
 

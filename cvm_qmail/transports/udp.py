@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 REQUEST_LIMIT = 512
 
+BACKLOG = 1024
+"""Datagrams that are still answered after the order to stop."""
+
 IDLE = 0.5
 """Seconds after which an idle worker looks for datagrams that another one was woken for, and did not take."""
 
@@ -75,9 +78,11 @@ class Worker:
         self._epoll.register(self._wake, select.EPOLLIN)
         while not self._stopping():
             self._epoll.poll(IDLE)
-            self._answer()
-        while self._answer():
-            pass
+            if not self._answer():
+                self._afterwards()
+        for _ in range(BACKLOG):  # those that came before; under load there is always one more
+            if not self._answer():
+                break
         self._socket.close()
 
     def _answer(self) -> bool:
