@@ -425,7 +425,7 @@ def test_lines_that_waited_arrive_when_somebody_reads_again(host: Host) -> None:
 
         try:
             until(all_there, "every line arrives, though nobody asks any more")
-            assert len([line for line in seen.splitlines() if b"remote" in line]) == 2500
+            assert len([line for line in seen.splitlines() if b"@elsewhere.example" in line]) == 2500
         finally:
             server.terminate()
             server.wait(PATIENCE)
