@@ -263,10 +263,14 @@ def _warn(program: str, text: str) -> None:
 
 
 def _advise(program: str, settings: Settings, dropped: bool) -> None:
-    """Says what the administrator should know, in a child: a folder on a dead server must not keep us from serving."""
-    if os.fork():
+    """Says what the administrator should know, apart: a folder on a dead server must not keep us from serving."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
         return
     try:
+        if os.fork():  # so that it is no child of ours, to be told from workers
+            os._exit(0)
         for advice in advise(settings, dropped):
             _warn(program, advice)
     finally:

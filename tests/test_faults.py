@@ -229,7 +229,7 @@ def test_a_home_that_its_user_cannot_enter_is_temporary(
 
 def test_without_descriptors_the_server_stays_up_and_recovers(host: Host) -> None:
     with serving(host, wrapper=["prlimit", "--nofile=24"], CVM_LOCAL_TIMEOUT=AN_HOUR, CVM_WORKERS="1") as server:
-        pids = server.workers()
+        pids = until(server.workers, "it has a worker")
         silent = [server.connect() for _ in range(60)]
         answers = [server.send(request("joe"))[:1] for _ in range(30)]
         assert set(answers) <= {b"", b"\0", b"\4"}  # never a rejection
