@@ -4,7 +4,8 @@ Law: an answer is reused only when everything it rested on is vouched for: contr
 password file and the folders on the way by the stamp of `Changes`; the home and the deciding .qmail
 file by their identity, looked at again (a name that was missing from a home is still missing while
 the home's mtime is the same).  Where one of these cannot be vouched for, there is no evidence and the
-answer is not kept; troubles never are.  Bounded: a dictionary attack pushes others out, nothing more.
+answer is not kept; troubles never are.  Bounded, and kept only when an address is asked for the second
+time: a dictionary attack changes nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Recent:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._answers: dict[Recipient, tuple[Evidence, Answer]] = {}
+        self._asked_once: set[int] = set()
+        """Hashes of addresses that were asked for once, and may be asked for again."""
 
     def get(self, recipient: Recipient) -> Answer | None:
         """The answer given before, if it still holds."""
@@ -34,7 +37,13 @@ class Recent:
         return None
 
     def put(self, recipient: Recipient, answer: Answer) -> None:
-        """Keeps the answer to the request in hand, if there is evidence for it."""
+        """Keeps the answer to the request in hand, if it was asked for before and there is evidence for it."""
+        number = hash(recipient)
+        if number not in self._asked_once:
+            if len(self._asked_once) >= LIMIT:
+                self._asked_once.clear()
+            self._asked_once.add(number)
+            return
         evidence = self._tables.evidence()
         if evidence is not None:
             if len(self._answers) >= LIMIT:

@@ -86,9 +86,8 @@ class _Worker(NamedTuple):
     spare: bool
 
 
-def clock() -> float:
-    """Seconds of the monotonic clock, the same in all processes."""
-    return time.monotonic()
+clock = time.monotonic
+"""Seconds, by the same clock in all processes."""
 
 
 class Supervisor:

@@ -10,8 +10,13 @@ import pytest
 from hosts import Host, a_folder, plain_host
 from serving import Server, serving
 
+import cvm_qmail
+
 REQUIRED = os.environ.get("PEERS_REQUIRED") == "1"
 """Whether a check that cannot be made is a failure, as in CI."""
+
+if os.environ.get("WHEEL") == "1":
+    assert "site-packages" in cvm_qmail.__file__, f"{cvm_qmail.__file__} is not the wheel that was to be tested"
 
 NOT_ROOT = "NOT ROOT: homes belong to several users"
 

@@ -21,7 +21,7 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables.cdb import Database, open_database
 from cvm_qmail.tables.changes import TRUST, Changes
 from cvm_qmail.tables.control import ControlFiles
-from cvm_qmail.tables.files import REFUSED, Folders, Identity, Status, View, describe
+from cvm_qmail.tables.files import REFUSED, Folders, Identity, Status, View, describe, same
 from cvm_qmail.tables.kept import Kept, open_file
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Rights, Switch
@@ -133,7 +133,7 @@ class Tables:
             return False
         for path, identity in evidence.files:
             self._hazards.enter(path)
-            if not self._folders.same(path, identity):
+            if not same(path, identity):
                 return False
         return True
 

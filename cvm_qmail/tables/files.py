@@ -84,6 +84,15 @@ def identity(st: os.stat_result) -> Identity:
     return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
 
 
+def same(path: bytes, before: Identity) -> bool:
+    """Whether `path`, which was no link, is still the file it was."""
+    try:
+        st = os.lstat(path)
+    except OSError:
+        return False
+    return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns) == before
+
+
 def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
     """Everything in an open file that is thought to hold `size` bytes.  Raises OSError; EFBIG beyond `limit`."""
     data = os.read(fd, min(size, limit) + 1)
@@ -176,13 +185,6 @@ class Folders:
             self._names_kept = 1 + len(names or ())
         self._names[home] = now, names
         return names
-
-    def same(self, path: bytes, before: Identity) -> bool:
-        """Whether `path`, no link, is still the file it was."""
-        try:
-            return identity(self.lstat(path)) == before
-        except OSError:
-            return False
 
     def lstat(self, path: bytes) -> os.stat_result:
         """lstat(2), once per request.  Raises OSError."""
