@@ -179,12 +179,16 @@ def _named(address: str, bind: Callable[[], T]) -> T:
 def _serve(program: str, factory: ModuleFactory, settings: Settings, address: str, bind: Callable[[], Door]) -> int:
     from cvm_qmail.log import Log
     from cvm_qmail.lookups import asking
+    from cvm_qmail.recent import Recent
     from cvm_qmail.responder import Ask
     from cvm_qmail.serve import Supervisor, clock
     from cvm_qmail.tables import Hazards, Tables, rights
 
-    def service(settings: Settings, hazards: Hazards) -> Ask:
-        return asking(factory(Tables(settings, hazards=hazards), settings), settings.lookup_secret)
+    def service(settings: Settings, hazards: Hazards) -> tuple[Ask, Recent | None]:
+        tables = Tables(settings, hazards=hazards)
+        module = factory(tables, settings)
+        keeps = module.repeatable and settings.lookup_secret is not None
+        return asking(module, settings.lookup_secret), Recent(tables) if keeps else None
 
     factory(Tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
     log = Log(1, settings.log, clock)

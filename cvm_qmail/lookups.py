@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
-from cvm_qmail.recent import Recent
 from cvm_qmail.rules import domains, dotqmail, users
 from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables import Rights, Tables
@@ -54,6 +53,9 @@ class Module(NamedTuple):
 
     lookup: Lookup
     authenticate: Authenticate | None = None
+    repeatable: bool = False
+    """Whether all that `lookup` looks at is seen by `Tables`, so that an answer may be given again while
+    `Tables.evidence` holds."""
 
 
 class Delivery(NamedTuple):
@@ -81,18 +83,10 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
     """The module `cvm-qmail`: whether qmail would deliver.  `programs` None: those that the settings name."""
     if programs is None:
         programs = load_programs(tables, settings)
-    recent = Recent(tables)
 
     def lookup(recipient: Recipient) -> Answer:
         """Whether qmail would deliver to `recipient`.  Raises `Unavailable`."""
         tables.begin()
-        answer = recent.get(recipient)
-        if answer is None:
-            answer = decide(recipient)
-            recent.put(recipient, answer)
-        return answer
-
-    def decide(recipient: Recipient) -> Answer:
         account, domain = recipient
         if b"\0" in account or (domain and b"\0" in domain):
             return Answer(Verdict.REJECT, "nul")  # no qmail address can hold one
@@ -180,7 +174,7 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
                 return answer
         return None
 
-    return Module(lookup)
+    return Module(lookup, repeatable=True)
 
 
 def _facts(user: users.User, domain: bytes) -> Facts:

@@ -1,16 +1,18 @@
 """Answers given a moment ago, for as long as all that they rest on is the same.
 
-Law: an answer is reused only when everything it rested on is vouched for: control files, users/cdb,
-password file and the folders on the way by the stamp of `Changes`; the home and the deciding .qmail
-file by their identity, looked at again (a name that was missing from a home is still missing while
-the home's mtime is the same).  Where one of these cannot be vouched for, there is no evidence and the
-answer is not kept; troubles never are.  Bounded, and kept only when an address is asked for the second
-time: a dictionary attack changes nothing.
+Law: an answer is given again only to the very same packet, and only when everything it rested on is
+vouched for: control files, users/cdb, password file and the folders on the way by the stamp of
+`Changes`; the home and the deciding .qmail file by their identity, looked at again (a name that was
+missing from a home is still missing while the home's mtime is the same).  Where one of these cannot
+be vouched for, there is no evidence and the answer is not kept; troubles never are, nor is a request
+with a password.  Bounded, and kept only when something is asked for the second time: a dictionary
+attack changes nothing.
 """
 
 from __future__ import annotations
 
-from cvm_qmail.answer import Answer, Recipient
+from cvm_qmail.answer import Unavailable
+from cvm_qmail.responder import Event
 from cvm_qmail.tables import Evidence, Tables
 
 LIMIT = 8192
@@ -18,27 +20,32 @@ LIMIT = 8192
 
 
 class Recent:
-    """See the head of this file."""
+    """A `responder.Memory`; see the head of this file."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._answers: dict[Recipient, tuple[Evidence, Answer]] = {}
+        self._answers: dict[bytes, tuple[Evidence, bytes, Event]] = {}
         self._asked_once: set[int] = set()
-        """Hashes of addresses that were asked for once, and may be asked for again."""
+        """Hashes of packets that came once, and may come again."""
 
-    def get(self, recipient: Recipient) -> Answer | None:
-        """The answer given before, if it still holds."""
-        known = self._answers.get(recipient)
+    def get(self, packet: bytes) -> tuple[bytes, Event] | None:
+        """The response given before and what was logged, if they still hold."""
+        self._tables.begin()
+        known = self._answers.get(packet)
         if known is None:
             return None
-        if self._tables.holds(known[0]):
-            return known[1]
-        del self._answers[recipient]
+        evidence, response, event = known
+        try:
+            if self._tables.holds(evidence):
+                return response, event
+        except Unavailable:
+            pass  # the look-up will meet it, and say so
+        del self._answers[packet]
         return None
 
-    def put(self, recipient: Recipient, answer: Answer) -> None:
-        """Keeps the answer to the request in hand, if it was asked for before and there is evidence for it."""
-        number = hash(recipient)
+    def put(self, packet: bytes, response: bytes, event: Event) -> None:
+        """Keeps the response in hand, if it was asked for before and there is evidence for it."""
+        number = hash(packet)
         if number not in self._asked_once:
             if len(self._asked_once) >= LIMIT:
                 self._asked_once.clear()
@@ -48,4 +55,4 @@ class Recent:
         if evidence is not None:
             if len(self._answers) >= LIMIT:
                 del self._answers[next(iter(self._answers))]
-            self._answers[recipient] = evidence, answer
+            self._answers[packet] = evidence, response, event

@@ -11,8 +11,7 @@ Source: CVM protocol documents; cvm 0.97 (module_request.c, module_output.c).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cvm_qmail import wire
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
@@ -37,6 +36,18 @@ class Event(NamedTuple):
     detail: str
 
 
+class Memory(Protocol):
+    """What was answered a moment ago.  Neither call raises."""
+
+    def get(self, packet: bytes) -> tuple[bytes, Event] | None:
+        """The response to this very packet and what was logged, if all that they rest on is the same."""
+        ...
+
+    def put(self, packet: bytes, response: bytes, event: Event) -> None:
+        """Keeps the response that was made for this packet just now, if that can be vouched for later."""
+        ...
+
+
 Report = Callable[[Event], None]
 Ask = Callable[[Recipient, "wire.Request"], Answer]
 
@@ -54,6 +65,8 @@ _DISPENSABLE = (
 )
 """What is left out, in this order, until the rest fits."""
 
+_NO_PROOF = frozenset({int(Credential.ACCOUNT), int(Credential.DOMAIN), int(Credential.SECRET)})
+
 _TEMPORARY = frozenset(Code) - {Code.SUCCESS, Code.PERMFAIL}
 
 _OUT_OF_SCOPE = {
@@ -69,8 +82,9 @@ def responder(
     report: Report,
     clock: Callable[[], float],
     unforeseen: Callable[[], str],
+    memory: Memory | None = None,
 ) -> Respond:
-    """A `Respond` that puts each request to `ask`.
+    """A `Respond` that puts each request to `ask`, if `memory` does not know the response.
 
     `secret` is CVM_LOOKUP_SECRET (None: unset; empty: none is wanted).  `unforeseen` describes the
     exception that is being handled, for `report`.
@@ -81,6 +95,10 @@ def responder(
 
     def respond(packet: bytes) -> bytes:
         began = clock()
+        if memory is not None and (known := memory.get(packet)) is not None:
+            response, event = known
+            report(event._replace(began=began))
+            return response
         try:
             request = wire.parse_request(packet, lone_credential)
         except wire.Malformed as bad:
@@ -110,7 +128,10 @@ def responder(
         except Exception:  # noqa: BLE001  the one place for what nobody foresaw: never a guess, never a dead server
             report(Event("?", Code.IO, account, domain, b"", "unforeseen", b"", began, unforeseen()))
             return wire.pack_response(version, nonce, Code.IO)
-        report(Event(mark, code, account, domain, user, reason, where, began, ""))
+        event = Event(mark, code, account, domain, user, reason, where, began, "")
+        report(event)
+        if memory is not None and credentials.keys() <= _NO_PROOF:
+            memory.put(packet, response, event)
         return response
 
     return respond
@@ -120,18 +141,6 @@ def _accept(version: int, nonce: bytes, facts: Facts | None) -> tuple[int, bytes
     """The code and packet of an acceptance, with as many facts as fit.  An acceptance without facts is a fault."""
     if facts is None:
         raise TypeError
-    if not nonce:
-        return _accept_without_nonce(version, facts)
-    return _pack(version, nonce, facts)
-
-
-@lru_cache(2048)
-def _accept_without_nonce(version: int, facts: Facts) -> tuple[int, bytes]:
-    """The same facts are asked for again and again, and packing them takes a quarter of a known answer's time."""
-    return _pack(version, b"", facts)
-
-
-def _pack(version: int, nonce: bytes, facts: Facts) -> tuple[int, bytes]:
     values = (facts[0], b"%d" % facts[1], b"%d" % facts[2], *facts[3:])
     pairs = [(number, value) for number, value in zip(_NUMBERS, values, strict=True) if value is not None]
     try:

@@ -32,7 +32,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 from cvm_qmail import wire
 from cvm_qmail.log import Log, escape, unforeseen
-from cvm_qmail.responder import Ask, Respond, responder
+from cvm_qmail.responder import Ask, Memory, Respond, responder
 from cvm_qmail.settings import Settings
 from cvm_qmail.slots import Slot, Slots
 from cvm_qmail.tables import Hazards, rights
@@ -66,8 +66,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 class Service(Protocol):
     """What a program serves: made once per worker, after the fork."""
 
-    def __call__(self, settings: Settings, hazards: Hazards) -> Ask:
-        """What answers requests, with tables of its own."""
+    def __call__(self, settings: Settings, hazards: Hazards) -> tuple[Ask, Memory | None]:
+        """What answers requests, with tables of its own, and what remembers the answers."""
         ...
 
 
@@ -362,8 +362,10 @@ def _die_with(lifeline: int) -> bool:
 
 def make_respond(settings: Settings, service: Service, hazards: Hazards, log: Log) -> Respond:
     """The whole way from a request's bytes to its response's."""
+    ask, memory = service(settings, hazards)
     return responder(
-        service(settings, hazards),
+        ask,
+        memory=memory,
         secret=settings.lookup_secret,
         report=log.request,
         clock=clock,

@@ -22,8 +22,8 @@ RULES = {  # path of a module: what it may import of ours, and whether it may to
     r"tables/.*": (r"(?!lookups|serve|transports|responder|cli|client|log|tool).*", True),
     r"settings": ("", True),
     r"slots": ("answer", True),
-    r"recent": (r"answer|tables.*", False),
-    r"lookups": (r"answer|recent|rules.*|settings|tables.*|wire", True),
+    r"recent": (r"answer|responder|tables.*", False),
+    r"lookups": (r"answer|rules.*|settings|tables.*|wire", True),
     r"log": ("responder", True),
     r"client": (r"wire|transports.*", True),
 }
