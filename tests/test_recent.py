@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +48,7 @@ class World:
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[World]:
     """A host that has been as it is for long enough to be vouched for."""
+    gc.collect()  # the kernel grants a user a bounded number of inotify instances: those of earlier tests go
     with a_folder() as folder:
         world = World(plain_host(folder))
         packet = request("joe-list-x")

@@ -75,13 +75,19 @@ class Changes:
     def doubt(self) -> None:
         """Something has changed: a new stamp, and nothing is covered until it is asked for again."""
         self.stamp += 1
+        self._close()
+        self._folders.clear()
+        self._names.clear()
+
+    def _close(self) -> None:
         if self._epoll is not None:
             self._epoll.close()
             os.close(self._inotify)
             os.close(self._mounts)
         self._epoll = None
-        self._folders.clear()
-        self._names.clear()
+
+    def __del__(self) -> None:
+        self._close()  # a user may have no more than some hundred instances of inotify
 
     def cover(self, path: bytes) -> bool:
         """Whether `look` will see it when `path` comes to mean something else, or its file changes.
