@@ -45,4 +45,4 @@ need_development() {
 }
 
 # The programs that the tests run beside ours.
-PEERS='cvm mailfront runit s6 ipsvd systemd strace acl util-linux man-db groff-base gcc libc6-dev'
+PEERS='cvm mailfront runit libnss-wrapper s6 ipsvd systemd strace acl util-linux man-db groff-base gcc libc6-dev'

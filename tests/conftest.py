@@ -33,6 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if absent:
                 item.add_marker(pytest.mark.skip(reason=f"PEER MISSING: {', '.join(absent)}"))
                 missing.update(absent)
+        for marker in item.iter_markers("skipif"):
+            if marker.args[0]:
+                missing.add(marker.kwargs["reason"])
     if missing and REQUIRED:
         raise pytest.UsageError(f"PEERS_REQUIRED, but missing: {', '.join(sorted(missing))}")
 

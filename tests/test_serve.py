@@ -351,7 +351,7 @@ def test_a_worker_that_is_killed_is_replaced(server: Server) -> None:
     for _ in range(3):
         pids = workers(server, 2)
         os.kill(pids[0], signal.SIGKILL)
-        until(lambda: pids[0] not in server.workers() and len(server.workers()) == 2, "another worker")  # noqa: B023
+        until(lambda: pids[0] not in server.workers() and len(server.workers()) == 2, "another worker")  # noqa: B023  at once
         assert server.ask("joe").code == 0
     assert server.logged("ended with signal 9")
 
