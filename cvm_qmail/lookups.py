@@ -68,6 +68,9 @@ class Delivery(NamedTuple):
     host: bytes
     """What follows the last ``@`` of the address, as the sender wrote it."""
     file: dotqmail.Found
+    local: bytes
+    """The local part that qmail-local is run for (its LOCAL): after percenthack, with what virtualdomains
+    prepended, in the sender's case."""
 
 
 ModuleFactory = Callable[[Tables, Settings], Module]
@@ -102,12 +105,12 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
                     return Answer(Verdict.PASS, "remote", where=_VIRTUALDOMAINS)
                 asked = settings.missing_domain
                 route = domains.Local(settings.missing_user, asked, "missing domain")
-        local, host = route.local, route.host
+        local = route.local
         if not local:
             return _discarded(asked)
         user = _controlling_user(local)
         try:
-            return _judge(recipient, user, host, asked)
+            return _judge(recipient, user, route, asked)
         except Unavailable as trouble:
             trouble.user = user.name
             if settings.denied_is_permanent and trouble.reason in _DENIED:
@@ -129,7 +132,7 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
         user = users.User(settings.alias, *account, b"", b"")
         return Answer(Verdict.ACCEPT, "discarded", user.name, b"control/locals", _facts(user, asked))
 
-    def _judge(recipient: Recipient, user: users.User, host: bytes, asked: bytes) -> Answer:
+    def _judge(recipient: Recipient, user: users.User, route: domains.Local, asked: bytes) -> Answer:
         if not users.check(user):
             return Answer(Verdict.REJECT, "home-not-absolute", user.name, user.home)
         home = tables.home(user.home, Rights(user.uid, user.gid))
@@ -146,7 +149,7 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
         except Unavailable as trouble:
             trouble.where = trouble.where or where
             raise
-        answer = _hand_over(recipient, user, host, found)
+        answer = _hand_over(recipient, user, route, found)
         if answer is None:
             reason = "dotqmail-default" if found.default else "dotqmail"
             return Answer(Verdict.ACCEPT, reason, user.name, where, _facts(user, asked))
@@ -155,7 +158,9 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
             facts = _facts(user, asked)
         return answer._replace(user=answer.user or user.name, where=answer.where or where, facts=facts)
 
-    def _hand_over(recipient: Recipient, user: users.User, host: bytes, found: dotqmail.Found) -> Answer | None:
+    def _hand_over(
+        recipient: Recipient, user: users.User, route: domains.Local, found: dotqmail.Found
+    ) -> Answer | None:
         content = found.file.content
         if not settings.lookaside and not programs:
             return None
@@ -166,7 +171,7 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
                 words = line.split(None, 1)
                 if words and words[0] in settings.lookaside:
                     return Answer(Verdict.PASS, "lookaside")
-        delivery = Delivery(recipient, user, user.dash, user.ext, host, found)
+        delivery = Delivery(recipient, user, user.dash, user.ext, route.host, found, route.local)
         for program in programs:
             tables.doubt()  # a plug-in may rest on anything
             answer = program(delivery)

@@ -276,6 +276,25 @@ def test_a_program_is_told_what_qmail_local_has_in_hand() -> None:
     assert (delivery.file.name, delivery.file.default) == (b".qmail-list-default", True)
 
 
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("joe-List-X.y@Example.ORG", b"joe-List-X.y"),
+        ("List-X@v.example", b"joe-List-X"),
+        ("joe-List-X%example.org@hack.example", b"joe-List-X"),
+        ("List-X%v.example@hack.example", b"joe-List-X"),
+    ],
+)
+def test_a_program_is_told_the_local_part_that_qmail_local_is_run_for(address: str, local: bytes) -> None:
+    seen: list[Delivery] = []
+    ask(
+        small(controls=controls(percenthack=b"hack.example\n", virtualdomains=b"v.example:joe\n")),
+        address,
+        (seen.append,),
+    )
+    assert [delivery.local for delivery in seen] == [local]
+
+
 def test_a_program_decides_and_the_controlling_user_fills_in() -> None:
     answer = ask(small(), "joe-foo@example.org", (lambda _: Answer(Verdict.ACCEPT, "mine"),))
     plain = ask(small(), "joe-foo@example.org")
