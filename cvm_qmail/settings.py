@@ -126,6 +126,24 @@ class Settings(NamedTuple):
             environment=env,
         )
 
+    # -- for plug-ins, which find their own variables in `environment` ------------------------------
+
+    def folder(self, name: str, default: bytes) -> bytes:
+        """An absolute path.  Raises `BadSetting`, as all of these."""
+        return _folder(self.environment, name, default)
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        """A whole number."""
+        return _number(self.environment, name, default, least, most)
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        """One of several words."""
+        return _choice(self.environment, name, default, choices)
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """``1`` or ``0``."""
+        return _choice(self.environment, name, str(int(default)), ("0", "1")) == "1"
+
 
 def _bytes(env: Mapping[str, str], name: str) -> bytes | None:
     value = env.get(name)

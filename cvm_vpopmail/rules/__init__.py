@@ -1,0 +1,1 @@
+"""What vpopmail decides.  Pure: tables in, answers out; no os, socket, clock, logging."""

@@ -1,0 +1,106 @@
+"""What vpopmail has as compile options, and the policies of this check: environment to `Vpopmail`.
+
+docs/settings.md is checked against `VARIABLES` by a test.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import NamedTuple
+
+from cvm_qmail.settings import BadSetting, Settings, Variable
+
+VARIABLES = (
+    Variable(
+        "CVM_VPOPMAIL_DIR",
+        "the home of the user vpopmail, else /home/vpopmail",
+        "the vpopmail directory",
+    ),
+    Variable(
+        "CVM_VPOPMAIL_BACKEND",
+        "mysql or pgsql if etc/vpopmail.mysql or etc/vpopmail.pgsql is there, else cdb",
+        "where accounts are: cdb, mysql or pgsql",
+    ),
+    Variable("CVM_VPOPMAIL_MANY_DOMAINS", "1", "SQL: 1: one table for all domains; 0: one for each"),
+    Variable("CVM_VPOPMAIL_VALIAS", "files", "aliases: in .qmail files, or in sql too"),
+    Variable("CVM_VPOPMAIL_SQL_LIMITS", "0", "1: domain limits are in the SQL table limits"),
+    Variable("CVM_VPOPMAIL_QMAIL_EXT", "0", "1: built with qmail-ext"),
+    Variable("CVM_VPOPMAIL_CLEAR_PASSWORDS", "0", "1: built with clear passwords: CRAM-MD5 and APOP are possible"),
+    Variable("CVM_VPOPMAIL_DEFAULT_DELIVERY", "0", "1: built to read control/defaultdelivery at each delivery"),
+    Variable(
+        "CVM_VPOPMAIL_SERVICE",
+        "smtp",
+        "what logins are for: smtp, submission, pop3, imap or webmail",
+    ),
+    Variable("CVM_VPOPMAIL_DELETE", "reject", "the catch-all delete, which throws mail away: reject or accept"),
+    Variable("CVM_VPOPMAIL_OVERQUOTA", "temp", "mailbox over quota: temp, reject or accept"),
+    Variable("CVM_VPOPMAIL_LOCKED", "reject", "accounts with BOUNCE_MAIL: reject or accept"),
+    Variable("CVM_VPOPMAIL_MESSAGE_BYTES", "1024", "size of a message that is assumed for quotas"),
+    Variable("CVM_VPOPMAIL_DOMAIN_QUOTAS", "0", "1: built with domain quotas"),
+    Variable("VPOPMAIL_DOMAIN", "unset", "domain of logins without one; empty: none"),
+)
+
+SERVICES = ("smtp", "submission", "pop3", "imap", "webmail")
+
+
+class Vpopmail(NamedTuple):
+    """The settings of one vpopmail."""
+
+    directory: bytes
+    backend: str
+    many_domains: bool
+    sql_aliases: bool
+    sql_limits: bool
+    qmail_ext: bool
+    clear_passwords: bool
+    default_delivery: bool
+    service: str
+    delete: str
+    overquota: str
+    locked: str
+    message_bytes: int
+    domain_quotas: bool
+    default_domain: bytes | None
+    """None: as etc/defaultdomain says."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Vpopmail:
+        """Raises `BadSetting`."""
+        env = settings.environment
+        directory = settings.folder("CVM_VPOPMAIL_DIR", _home())
+        domain = env.get("VPOPMAIL_DOMAIN")
+        return cls(
+            directory=directory,
+            backend=settings.choice("CVM_VPOPMAIL_BACKEND", _backend(directory), ("cdb", "mysql", "pgsql")),
+            many_domains=settings.flag("CVM_VPOPMAIL_MANY_DOMAINS", default=True),
+            sql_aliases=settings.choice("CVM_VPOPMAIL_VALIAS", "files", ("files", "sql")) == "sql",
+            sql_limits=settings.flag("CVM_VPOPMAIL_SQL_LIMITS"),
+            qmail_ext=settings.flag("CVM_VPOPMAIL_QMAIL_EXT"),
+            clear_passwords=settings.flag("CVM_VPOPMAIL_CLEAR_PASSWORDS"),
+            default_delivery=settings.flag("CVM_VPOPMAIL_DEFAULT_DELIVERY"),
+            service=settings.choice("CVM_VPOPMAIL_SERVICE", "smtp", SERVICES),
+            delete=settings.choice("CVM_VPOPMAIL_DELETE", "reject", ("reject", "accept")),
+            overquota=settings.choice("CVM_VPOPMAIL_OVERQUOTA", "temp", ("temp", "reject", "accept")),
+            locked=settings.choice("CVM_VPOPMAIL_LOCKED", "reject", ("reject", "accept")),
+            message_bytes=settings.number("CVM_VPOPMAIL_MESSAGE_BYTES", 1024, 0, 1 << 40),
+            domain_quotas=settings.flag("CVM_VPOPMAIL_DOMAIN_QUOTAS"),
+            default_domain=None if domain is None else os.fsencode(domain).lower(),
+        )
+
+
+def _home() -> bytes:
+    try:
+        return os.fsencode(pwd.getpwnam("vpopmail").pw_dir).rstrip(b"/") or b"/home/vpopmail"
+    except KeyError:
+        return b"/home/vpopmail"
+
+
+def _backend(directory: bytes) -> str:
+    for backend in ("mysql", "pgsql"):
+        if os.path.exists(b"%s/etc/vpopmail.%s" % (directory, backend.encode())):
+            return backend
+    return "cdb"
+
+
+__all__ = ["SERVICES", "VARIABLES", "BadSetting", "Vpopmail"]
