@@ -79,6 +79,8 @@ ProgramFactory = Callable[[Tables, Settings], Program]
 
 _VIRTUALDOMAINS = b"control/virtualdomains"
 
+_Route = domains.Local | domains.Remote  # remote: CVM_QMAIL_ASSUME_LOCAL
+
 _DENIED = frozenset({"home-denied", "dotqmail-denied"})
 
 
@@ -132,7 +134,7 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
         user = users.User(settings.alias, *account, b"", b"")
         return Answer(Verdict.ACCEPT, "discarded", user.name, b"control/locals", _facts(user, asked))
 
-    def _judge(recipient: Recipient, user: users.User, route: domains.Local, asked: bytes) -> Answer:
+    def _judge(recipient: Recipient, user: users.User, route: _Route, asked: bytes) -> Answer:
         if not users.check(user):
             return Answer(Verdict.REJECT, "home-not-absolute", user.name, user.home)
         home = tables.home(user.home, Rights(user.uid, user.gid))
@@ -158,9 +160,7 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
             facts = _facts(user, asked)
         return answer._replace(user=answer.user or user.name, where=answer.where or where, facts=facts)
 
-    def _hand_over(
-        recipient: Recipient, user: users.User, route: domains.Local, found: dotqmail.Found
-    ) -> Answer | None:
+    def _hand_over(recipient: Recipient, user: users.User, route: _Route, found: dotqmail.Found) -> Answer | None:
         content = found.file.content
         if not settings.lookaside and not programs:
             return None
