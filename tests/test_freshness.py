@@ -27,7 +27,7 @@ from cvm_qmail.recent import Recent
 from cvm_qmail.responder import Respond, responder
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
-from cvm_qmail.tables.files import SETTLED
+from cvm_qmail.tables.identity import SETTLED
 
 pytestmark = pytest.mark.root
 

@@ -21,8 +21,11 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables.cdb import Database, open_database
 from cvm_qmail.tables.changes import TRUST, Changes
 from cvm_qmail.tables.control import ControlFiles
-from cvm_qmail.tables.files import REFUSED, Folders, Identity, Status, View, describe, same
-from cvm_qmail.tables.kept import Kept, open_file
+from cvm_qmail.tables.errors import REFUSED, describe
+from cvm_qmail.tables.files import Status, View, open_file
+from cvm_qmail.tables.folders import Folders
+from cvm_qmail.tables.identity import Identity, same
+from cvm_qmail.tables.kept import Kept
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Rights, Switch
 

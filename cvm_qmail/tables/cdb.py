@@ -23,7 +23,8 @@ from typing import Protocol
 from cdblib import djb_hash
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.files import READ_LIMIT, describe, read_all
+from cvm_qmail.tables.errors import describe
+from cvm_qmail.tables.files import READ_LIMIT, read_all
 
 WHOLE = 1 << 20
 """Bytes up to which a database is kept in memory."""

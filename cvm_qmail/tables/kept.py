@@ -16,7 +16,9 @@ from typing import Generic, TypeVar
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.tables.changes import Changes
-from cvm_qmail.tables.files import SETTLED, Identity, describe, identity, read_all
+from cvm_qmail.tables.errors import describe
+from cvm_qmail.tables.files import open_file, read_all
+from cvm_qmail.tables.identity import SETTLED, Identity, identity
 
 T = TypeVar("T")
 
@@ -26,11 +28,6 @@ Make = Callable[[int, int, bytes], T]
 """``make(fd, size, path)``: the value of an open file, which it takes over.  Raises OSError."""
 
 Open = Callable[[bytes], int]
-
-
-def open_file(path: bytes) -> int:
-    """An open file; never blocks."""
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def content(fd: int, size: int, _path: bytes) -> bytes:

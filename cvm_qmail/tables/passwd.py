@@ -23,7 +23,7 @@ from typing import NamedTuple
 from cvm_qmail.answer import Table, Unavailable
 from cvm_qmail.rules.users import Account
 from cvm_qmail.tables.changes import Changes
-from cvm_qmail.tables.files import describe
+from cvm_qmail.tables.errors import describe
 from cvm_qmail.tables.kept import Kept, content
 
 NSSWITCH = b"/etc/nsswitch.conf"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from hosts import Host
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.dotqmail import DotQmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Rights, Tables, files
+from cvm_qmail.tables import Rights, Tables
+from cvm_qmail.tables.errors import REFUSED, TEMPORARY
 
 pytestmark = pytest.mark.root
 
@@ -98,87 +100,39 @@ def test_odd_bytes_in_names_are_just_bytes(host: Host) -> None:
 
 # -- errors -------------------------------------------------------------------------------------------
 
-# spec/qmail.md, section 7, in the words of errno(3)
-TEMPORARY = [
-    "EINTR",
-    "ENOMEM",
-    "ETXTBSY",
-    "EIO",
-    "ETIMEDOUT",
-    "EAGAIN",
-    "EDEADLK",
-    "EBUSY",
-    "ENFILE",
-    "EMFILE",
-    "EFBIG",
-    "ENOSPC",
-    "ENETDOWN",
-    "ENETUNREACH",
-    "ENETRESET",
-    "ECONNABORTED",
-    "ECONNRESET",
-    "ENOBUFS",
-    "ETOOMANYREFS",
-    "ECONNREFUSED",
-    "EHOSTDOWN",
-    "EHOSTUNREACH",
-    "EUSERS",
-    "EDQUOT",
-    "ESTALE",
-    "ENOLCK",
-]
-NOT_TEMPORARY = [
-    "ENOENT",
-    "ENOTDIR",
-    "ELOOP",
-    "ENAMETOOLONG",
-    "EISDIR",
-    "ENXIO",
-    "ENODEV",
-    "EROFS",
-    "EINVAL",
-    "EOVERFLOW",
-    "EBADF",
-    "ENOTSUP",
-    "EREMOTEIO",
-    "ENOTCONN",
-]
 
-
-def test_the_temporary_errors_are_qmails() -> None:
-    assert {getattr(errno, name) for name in TEMPORARY} == files.TEMPORARY
-    assert not {getattr(errno, name) for name in NOT_TEMPORARY} & (files.TEMPORARY | files.REFUSED)
-
-
-@pytest.mark.parametrize("name", [*TEMPORARY, "EACCES", "EPERM"])
-def test_an_open_that_fails_for_now_is_a_trouble(host: Host, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    number = getattr(errno, name)
+@pytest.fixture
+def failing(host: Host, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes every open(2) of joe's .qmail-it fail with one error."""
     host.file("home/joe/.qmail-it")
     real = os.open
 
-    def fails(path: bytes, *arguments: int) -> int:
-        if isinstance(path, bytes) and path.endswith(NAME):
-            raise OSError(number, os.strerror(number), path)
-        return real(path, *arguments)
+    def fail(number: int) -> None:
+        def opens(path: bytes, *arguments: int) -> int:
+            if isinstance(path, bytes) and path.endswith(NAME):
+                raise OSError(number, os.strerror(number), path)
+            return real(path, *arguments)
 
-    monkeypatch.setattr(os, "open", fails)
+        monkeypatch.setattr(os, "open", opens)
+
+    return fail
+
+
+FOR_NOW = sorted(TEMPORARY | REFUSED)
+FOR_GOOD = sorted(set(errno.errorcode) - TEMPORARY - REFUSED)
+
+
+@pytest.mark.parametrize("number", FOR_NOW, ids=errno.errorcode.__getitem__)
+def test_an_open_that_fails_for_now_is_a_trouble(host: Host, failing: Callable[[int], None], number: int) -> None:
+    failing(number)
     with pytest.raises(Unavailable) as trouble:
         dotqmail(host)
-    assert trouble.value.reason == ("dotqmail-denied" if name in ("EACCES", "EPERM") else "dotqmail")
+    assert trouble.value.reason == ("dotqmail-denied" if number in REFUSED else "dotqmail")
 
 
-@pytest.mark.parametrize("name", NOT_TEMPORARY)
-def test_an_open_that_fails_for_good_is_passed_over(host: Host, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    number = getattr(errno, name)
-    host.file("home/joe/.qmail-it")
-    real = os.open
-
-    def fails(path: bytes, *arguments: int) -> int:
-        if isinstance(path, bytes) and path.endswith(NAME):
-            raise OSError(number, os.strerror(number), path)
-        return real(path, *arguments)
-
-    monkeypatch.setattr(os, "open", fails)
+@pytest.mark.parametrize("number", FOR_GOOD, ids=errno.errorcode.__getitem__)
+def test_an_open_that_fails_for_good_is_passed_over(host: Host, failing: Callable[[int], None], number: int) -> None:
+    failing(number)
     assert dotqmail(host) is None
 
 

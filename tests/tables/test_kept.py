@@ -14,7 +14,7 @@ from serving import PATIENCE, until
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.tables.changes import Changes
-from cvm_qmail.tables.files import SETTLED
+from cvm_qmail.tables.identity import SETTLED
 from cvm_qmail.tables.kept import Kept, content
 
 

@@ -1,0 +1,32 @@
+"""Whether a file is still the same.
+
+Law: device, inode, size and times in nanoseconds tell a change, unless the last one is so recent that
+another may carry the same times.
+
+Source: stat(2), inode(7); git's "racily clean" entries.
+"""
+
+from __future__ import annotations
+
+import os
+
+SETTLED = 2_000_000_000
+"""Nanoseconds after which a file's times tell a change.  Before, a second change may carry the same
+times: the clock of a file system ticks every few milliseconds, that of old ones every two seconds."""
+
+Identity = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime_ns, ctime_ns: equal as long as a file is the same."""
+
+
+def identity(st: os.stat_result) -> Identity:
+    """The identity of the file that `st` was taken of."""
+    return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
+
+
+def same(path: bytes, before: Identity) -> bool:
+    """Whether `path`, which was no link, is still the file it was."""
+    try:
+        st = os.lstat(path)
+    except OSError:
+        return False
+    return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns) == before

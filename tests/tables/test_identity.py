@@ -1,0 +1,57 @@
+"""Whether a file is still the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hosts import a_folder
+
+from cvm_qmail.tables.identity import identity, same
+
+
+@pytest.fixture
+def file() -> Iterator[Path]:
+    with a_folder() as folder:
+        (folder / "file").write_bytes(b"text")
+        yield folder / "file"
+
+
+def replaced(file: Path) -> None:
+    other = file.with_name("other")
+    other.write_bytes(b"text")
+    old = file.stat()
+    os.utime(other, ns=(old.st_atime_ns, old.st_mtime_ns))
+    other.rename(file)
+
+
+CHANGES: list[Callable[[Path], object]] = [
+    lambda file: file.write_bytes(b"other text"),
+    lambda file: os.utime(file, ns=(0, file.stat().st_mtime_ns + 1)),
+    replaced,
+    Path.unlink,
+    lambda file: file.rename(file.with_name("gone")).with_name("file").symlink_to("gone"),
+]
+
+
+def test_a_file_that_nobody_touched_is_the_same(file: Path) -> None:
+    assert same(os.fsencode(file), identity(file.stat()))
+    file.read_bytes()
+    assert same(os.fsencode(file), identity(file.stat()))
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["written", "touched", "replaced", "removed", "moved behind a link"])
+def test_a_file_that_was_changed_is_not_the_same(file: Path, change: Callable[[Path], object]) -> None:
+    before = identity(file.stat())
+    change(file)
+    assert not same(os.fsencode(file), before)
+
+
+def test_the_way_to_a_file_may_vanish(file: Path) -> None:
+    before = identity(file.stat())
+    file.unlink()
+    file.parent.rmdir()
+    assert not same(os.fsencode(file), before)
+    file.parent.mkdir()  # its owner removes it
