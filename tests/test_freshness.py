@@ -1,9 +1,10 @@
 """An answer rests on the files as they are when the request arrives.
 
-Every kind of change is tried in two ways.  "At once": there and back, again and again, through the
+Every kind of change is tried in three ways.  "At once": there and back, again and again, through the
 real server, so that everything happens within the same tick of the file system's clock.  "When all is
 quiet": the files have been as they are for so long, and were asked for so often, that whatever can be
-kept in memory is.  In both the first request after the change has to see it.
+kept in memory is.  In both the first request after the change has to see it.  "When all is quiet
+again": the first request comes only when the change is old enough to be kept in memory as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -614,29 +616,63 @@ def settled(host: Host) -> bool:
     return newest < time.time_ns() - SETTLED
 
 
-@pytest.fixture(scope="module")
-def quiet() -> Iterator[dict[str, tuple[Host, Respond]]]:
-    """A host for each change, all of them old enough to be remembered, and asked often enough."""
+World = tuple[Host, Respond]
+
+
+@contextmanager
+def worlds() -> Iterator[dict[str, World]]:
+    """A host for each change, all of them old enough to be remembered."""
     with a_folder() as folder:
-        worlds = {}
+        made = {}
         for number, (name, change) in enumerate(CHANGES.items()):
             place = folder / str(number)
             place.mkdir()
             host = prepared(place, change)
-            settings = Settings.from_environment(host.environment)
-            worlds[name] = host, answering(settings)
-        until(lambda: all(settled(host) for host, _ in worlds.values()), "everything is old")
-        yield worlds
+            made[name] = host, answering(Settings.from_environment(host.environment))
+        until_old(made)
+        yield made
+
+
+def until_old(made: dict[str, World]) -> None:
+    until(lambda: all(settled(host) for host, _ in made.values()), "everything is old")
+
+
+def say_often(world: World, change: Change, code: int) -> None:
+    assert [says(world[1], change) for _ in range(5)] == [code] * 5
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[dict[str, World]]:
+    """Where nothing has happened for a while."""
+    with worlds() as made:
+        yield made
 
 
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.peer("setfacl")
-def test_when_all_is_quiet(name: str, quiet: dict[str, tuple[Host, Respond]]) -> None:
+def test_when_all_is_quiet(name: str, quiet: dict[str, World]) -> None:
     host, respond = quiet[name]
     change = CHANGES[name]
-    assert [says(respond, change) for _ in range(5)] == [change.before] * 5
+    say_often(quiet[name], change, change.before)
     change.there(host)
     assert says(respond, change) == change.after
+
+
+@pytest.fixture(scope="module")
+def quiet_again() -> Iterator[dict[str, World]]:
+    """Where something has happened, a while ago, and nobody has asked since."""
+    with worlds() as made:
+        for name, change in CHANGES.items():
+            say_often(made[name], change, change.before)
+            change.there(made[name][0])
+        until_old(made)
+        yield made
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.peer("setfacl")
+def test_when_all_is_quiet_again(name: str, quiet_again: dict[str, World]) -> None:
+    say_often(quiet_again[name], CHANGES[name], CHANGES[name].after)
 
 
 # -- what a kernel does not tell of -------------------------------------------------------------------

@@ -99,9 +99,11 @@ class Folders:
         if now is None:
             return None
         before, names = self._names.get(home, (None, None))
-        if before == now and names is not None:
+        if before != now:
+            names = None
+        elif names is not None:
             return names
-        if before == now and st.st_size <= LISTING_LIMIT:
+        elif st.st_size <= LISTING_LIMIT:
             names = _dotqmail_names(home)
         self._names_kept += 1 + len(names or ())
         if self._names_kept > NAMES_LIMIT:

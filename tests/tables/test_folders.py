@@ -96,6 +96,14 @@ def test_a_home_met_twice_unchanged_is_listed(folders: Folders, home: Path) -> N
     assert [names(folders, home, st) for _ in range(3)] == [None, *2 * [{b".qmail", b".qmail-a", b".qmail-b"}]]
 
 
+def test_a_home_that_changed_is_not_known_again(folders: Folders, home: Path) -> None:
+    st = long_ago(home)
+    assert [names(folders, home, st) for _ in range(2)] == [None, frozenset()]
+    changed = os.stat_result(list(st), {"st_mtime_ns": st.st_mtime_ns + 1, "st_ctime_ns": st.st_ctime_ns})
+    assert names(folders, home, changed) is None
+    assert names(folders, home, os.lstat(home)) is None, "changed a moment ago"
+
+
 def test_a_name_that_is_not_ascii_makes_a_listing_worthless(folders: Folders, home: Path) -> None:
     (home / ".qmail-\N{KELVIN SIGN}").touch()
     assert [names(folders, home, long_ago(home)) for _ in range(2)] == [None, None]
