@@ -72,14 +72,20 @@ class Answer(NamedTuple):
 
 
 class Unavailable(Exception):
-    """It cannot be told now.  `reason` is a constant word; `detail` is for people; `code` is CVM's."""
+    """It cannot be told now.  `reason` is a constant word; `detail` is for people; `code` is CVM's.
 
-    def __init__(self, reason: str, detail: str = "", where: bytes = b"", code: int = IO) -> None:
+    `errno` is the system's error number, where there was one.
+    """
+
+    def __init__(
+        self, reason: str, detail: str = "", where: bytes = b"", code: int = IO, errno: int | None = None
+    ) -> None:
         super().__init__(reason, detail, where, code)
         self.reason = reason
         self.detail = detail
         self.where = where
         self.code = code
+        self.errno = errno
         self.user = b""
 
 

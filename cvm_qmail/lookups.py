@@ -75,7 +75,21 @@ class Delivery(NamedTuple):
 
 ModuleFactory = Callable[[Tables, Settings], Module]
 Program = Callable[[Delivery], "Answer | None"]
-ProgramFactory = Callable[[Tables, Settings], Program]
+
+
+class Plugin(NamedTuple):
+    """A program, and what is to be known of it."""
+
+    program: Program
+    repeatable: bool = False
+    """Whether all that it looks at is seen by `Tables`, so that an answer may be given again while
+    `Tables.evidence` holds."""
+    assumptions: tuple[str, ...] = ()
+    """What it takes for granted: said at start, a line each."""
+
+
+ProgramFactory = Callable[[Tables, Settings], "Program | Plugin"]
+Ours = Callable[[users.User, bytes], bool]
 
 _VIRTUALDOMAINS = b"control/virtualdomains"
 
@@ -84,8 +98,14 @@ _Route = domains.Local | domains.Remote  # remote: CVM_QMAIL_ASSUME_LOCAL
 _DENIED = frozenset({"home-denied", "dotqmail-denied"})
 
 
-def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None = None) -> Module:
-    """The module `cvm-qmail`: whether qmail would deliver.  `programs` None: those that the settings name."""
+def qmail(
+    tables: Tables, settings: Settings, programs: Sequence[Plugin] | None = None, ours: Ours | None = None
+) -> Module:
+    """The module `cvm-qmail`: whether qmail would deliver.
+
+    `programs` None: those that the settings name.  `ours` says of a controlling user and the local
+    part whether they are to be judged at all; else they are out of scope.
+    """
     if programs is None:
         programs = load_programs(tables, settings)
 
@@ -109,8 +129,10 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
                 route = domains.Local(settings.missing_user, asked, "missing domain")
         local = route.local
         if not local:
-            return _discarded(asked)
+            return _discarded(asked) if ours is None else Answer(Verdict.PASS, "not-ours")
         user = _controlling_user(local)
+        if ours is not None and not ours(user, local):
+            return Answer(Verdict.PASS, "not-ours", user.name)
         try:
             return _judge(recipient, user, route, asked)
         except Unavailable as trouble:
@@ -172,9 +194,10 @@ def qmail(tables: Tables, settings: Settings, programs: Sequence[Program] | None
                 if words and words[0] in settings.lookaside:
                     return Answer(Verdict.PASS, "lookaside")
         delivery = Delivery(recipient, user, user.dash, user.ext, route.host, found, route.local)
-        for program in programs:
-            tables.doubt()  # a plug-in may rest on anything
-            answer = program(delivery)
+        for plugin in programs:
+            if not plugin.repeatable:
+                tables.doubt()  # it may rest on anything
+            answer = plugin.program(delivery)
             if answer is not None:
                 return answer
         return None
@@ -196,7 +219,7 @@ def _facts(user: users.User, domain: bytes) -> Facts:
     )
 
 
-def load_programs(tables: Tables, settings: Settings) -> list[Program]:
+def load_programs(tables: Tables, settings: Settings) -> list[Plugin]:
     """The plug-ins for delivery programs: all that are installed, or those that CVM_QMAIL_PROGRAMS names."""
     if settings.programs == ():
         return []
@@ -208,7 +231,8 @@ def load_programs(tables: Tables, settings: Settings) -> list[Program]:
     if unknown:
         known = ", ".join(sorted(factories)) or "(none)"
         raise BadSetting("CVM_QMAIL_PROGRAMS", " ".join(names), f"names of installed plug-ins: {known}")
-    return [factories[name]()(tables, settings) for name in names]
+    made = [factories[name]()(tables, settings) for name in names]
+    return [plugin if isinstance(plugin, Plugin) else Plugin(plugin) for plugin in made]
 
 
 def installed(group: str) -> dict[str, Callable[[], ProgramFactory]]:

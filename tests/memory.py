@@ -14,7 +14,7 @@ from hosts import _cdb, as_bytes
 
 from cvm_qmail import wire
 from cvm_qmail.answer import Answer, Recipient, Table, Unavailable
-from cvm_qmail.lookups import Module, Program, asking, qmail
+from cvm_qmail.lookups import Module, Plugin, Program, asking, qmail
 from cvm_qmail.responder import Event, Respond, responder
 from cvm_qmail.rules.domains import Controls
 from cvm_qmail.rules.dotqmail import DotQmail, Home
@@ -126,7 +126,7 @@ def settings(**variables: str) -> Settings:
 
 def module(memory: Memory, programs: tuple[Program, ...] = (), **variables: str) -> Module:
     """cvm-qmail on a host in memory."""
-    return qmail(memory, settings(**variables), programs)  # type: ignore[arg-type]
+    return qmail(memory, settings(**variables), [Plugin(program) for program in programs])  # type: ignore[arg-type]
 
 
 def ask(memory: Memory, address: str, programs: tuple[Program, ...] = (), **variables: str) -> Answer:
