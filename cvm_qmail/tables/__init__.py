@@ -228,6 +228,23 @@ class Tables:
         self._door(path)
         return self._told("listing", path, self._guard(self._view(rights).listing, path))
 
+    def writable(self, path: bytes, rights: Rights | None = None) -> bool | None:
+        """Whether files may be made in the folder `path`: False for what is no folder, None if nothing is there."""
+        self._door(path)
+        return self._told("writable", path, self._guard(self._view(rights).writable, path))
+
+    def exact(self, rights: Rights | None) -> bool:
+        """Whether this process looks with exactly these rights: then what it is refused, that user is refused."""
+        self._folders.doubt()
+        return self._view(rights).exact
+
+    def enter(self, place: bytes) -> None:
+        """From now on `place` is what is being looked at, for what may hang beside files: a database, a costly hash.
+
+        Raises `Unavailable` while it is shunned because it hung.
+        """
+        self._door(place)
+
     def cdb(self, path: bytes, rights: Rights | None = None) -> Table[bytes, bytes] | None:
         """A constant database as it is now, kept while it stays the same; None if it is not there."""
         self._door(path)

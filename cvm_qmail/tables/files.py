@@ -44,6 +44,12 @@ _readlink.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
 _readlink.restype = ctypes.c_ssize_t
 _one_byte = ctypes.create_string_buffer(1)
 
+# By number: the C library's own faccessat falls back on the real and effective uid where the kernel
+# does not know the call, and these are not the user's.
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_FACCESSAT2 = 439
+_AT_FDCWD, _AT_EACCESS = -100, 0x200
+
 
 def open_file(path: bytes) -> int:
     """An open file; never blocks."""
@@ -64,6 +70,16 @@ def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
             raise OSError(errno.EFBIG, f"more than {limit} bytes")
         data = os.read(fd, 1 << 20)
     return b"".join(parts)
+
+
+def make_files(folder: bytes) -> None:
+    """Whether files may be made in `folder` with the rights of this moment.  Raises OSError if not."""
+    if _faccessat2(folder, os.W_OK | os.X_OK):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+
+
+def _faccessat2(path: bytes, mode: int) -> int:
+    return int(_syscall(_FACCESSAT2, _AT_FDCWD, ctypes.c_char_p(path), mode, _AT_EACCESS))
 
 
 class _Refused(Exception):
@@ -91,12 +107,13 @@ class View:
         self._folders = folders
         self._own = rights is None
         self._direct = own
-        self._exact = own or switch.may
+        self.exact = own or switch.may
+        """Whether every look is made with exactly these rights."""
 
     # -- making a call as the user --------------------------------------------------------------
 
     def _call(self, function: Callable[..., T], *arguments: object) -> T:
-        """The call with the user's rights.  Only where `_exact`."""
+        """The call with the user's rights.  Only where `exact`."""
         self._folders.doubt()
         if self._direct:
             return function(*arguments)
@@ -156,7 +173,7 @@ class View:
         st = self._settled(path)
         if st is not None:
             return st
-        if self._exact:
+        if self.exact:
             return self._call(os.stat, path)
         return self._judge(os.path.realpath(path))
 
@@ -187,7 +204,7 @@ class View:
             st = self._settled(folder)
             if st is not None and S_ISDIR(st.st_mode) and self._folders.plain(folder, st) and self._enters(folder, st):
                 return st
-            if not self._exact:
+            if not self.exact:
                 st = self._judge(os.path.realpath(folder))
                 if not S_ISDIR(st.st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
@@ -225,7 +242,7 @@ class View:
         try:
             if self._direct:
                 return _read_dotqmail(self._call(os.open, path, _OPEN))
-            if not self._exact:
+            if not self.exact:
                 return self._judge_dotqmail(path)
             if b"/" not in name:
                 # readlink is the cheapest call that tells "missing" from all else
@@ -243,7 +260,7 @@ class View:
 
     def open(self, path: bytes) -> int:
         """What open(2) for reading gives the user.  Raises OSError as it does."""
-        if self._exact:
+        if self.exact:
             return self._call(open_file, path)
         return open_file(path)
 
@@ -265,9 +282,24 @@ class View:
 
     def listing(self, path: bytes) -> list[bytes]:
         """The names in a folder that the user may list.  Raises OSError."""
-        if self._exact:
+        if self.exact:
             return self._call(os.listdir, path)
         return os.listdir(path)
+
+    def writable(self, path: bytes) -> bool:
+        """Whether the user may make files in the folder `path`.  Raises OSError as stat(2) does, unless refused."""
+        try:
+            st = self.stat(path)
+            if not S_ISDIR(st.st_mode):
+                return False
+            if self.exact and _faccessat2(b"/", os.F_OK) == 0:
+                self._call(make_files, path)
+                return True
+            return self._allows(st, 2) and self._allows(st, 1) and not os.statvfs(path).f_flag & os.ST_RDONLY
+        except OSError as error:
+            if error.errno in REFUSED or error.errno == errno.EROFS:
+                return False
+            raise
 
     def _read_settled(self, path: bytes) -> DotQmail | None:
         """The file in a home that the user can enter, if bits settle that the user may read it; else None."""

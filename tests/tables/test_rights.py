@@ -14,15 +14,17 @@ from hosts import NOFILES, QMAILP_UID, Host, a_folder
 from serving import PLUGINS, Server, serving, until
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables import rights
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Tables, rights
 from cvm_qmail.tables.rights import Rights, Switch
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("setpriv", "setfacl")]
 
 YES, NO, TROUBLE = 0, 100, 4
 
-SERVER_UID, SERVER_GID = 5077, 5078
-_ABOUT = f"--reuid={SERVER_UID}", f"--regid={SERVER_GID}", "--clear-groups"
+JOE = Rights(5001, 5001)
+SERVER = Rights(5077, 5078)
+_ABOUT = f"--reuid={SERVER.uid}", f"--regid={SERVER.gid}", "--clear-groups"
 _CAPABILITIES = "+setuid,+setgid,+dac_read_search"
 WITH_CAPABILITIES = ["setpriv", *_ABOUT, f"--inh-caps={_CAPABILITIES}", f"--ambient-caps={_CAPABILITIES}"]
 ONLY_SWITCHING = ["setpriv", *_ABOUT, "--inh-caps=+setuid,+setgid", "--ambient-caps=+setuid,+setgid"]
@@ -37,7 +39,7 @@ def serving_as(host: Host, wrapper: list[str], **more: str) -> Iterator[Server]:
     """A server that `wrapper` starts, with a folder of its own for its socket."""
     with a_folder() as folder:
         if wrapper and wrapper is not IN_MANY_GROUPS:
-            os.chown(folder, SERVER_UID, SERVER_GID)
+            os.chown(folder, *SERVER)
         with serving(host, wrapper=wrapper, path=folder / "s", **more) as server:
             yield server
 
@@ -58,6 +60,28 @@ def exact(request: pytest.FixtureRequest, host: Host) -> Iterator[Server]:
 def acl(path: Path, *entries: str) -> None:
     for entry in entries:
         subprocess.run(["setfacl", "-m", entry, path], check=True)
+
+
+def in_a_child(check: Callable[[], None], rights: Rights | None = None) -> int:
+    """Exit status of a child that makes this check, with `rights` only if they are given; 0: it holds."""
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            if rights is not None:
+                os.setgroups([])
+                os.setgid(rights.gid)
+                os.setuid(rights.uid)
+            check()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def expect(truth: bool) -> None:
+    """An assertion that fits into a lambda."""
+    assert truth
 
 
 def in_cdb(host: Host, uid: int = 5001, gid: int = 5001) -> None:
@@ -227,6 +251,59 @@ def test_a_plug_in_reads_with_the_rights_it_asks_for(host: Host) -> None:
         assert [server.ask(name).code for name in ("joe-mine", "joe-roots")] == [YES, TROUBLE]
 
 
+# -- who may make files -------------------------------------------------------------------------------
+
+
+def looking(host: Host) -> Tables:
+    """Fresh eyes, with the rights of this process."""
+    tables = Tables(Settings.from_environment(host.environment))
+    tables.begin()
+    return tables
+
+
+def writable(host: Host) -> bool | None:
+    return looking(host).writable(os.fsencode(host.root / "mail"), JOE)
+
+
+def test_access_lists_say_who_may_make_files(host: Host) -> None:
+    mail = host.folder("mail", mode=0o700)
+    assert writable(host) is False
+    acl(mail, "u:5001:wx")
+    assert writable(host) is True
+    acl(mail, "m::x")
+    assert writable(host) is False
+    os.chown(mail, 5001, 5001)
+    assert writable(host) is True, "the list does not bind the owner"
+
+
+def test_nobody_makes_files_on_a_file_system_that_is_mounted_for_reading_only(host: Host) -> None:
+    mail = host.folder("mail", mode=0o777)
+    if subprocess.run(["mount", "--bind", "-o", "ro", mail, mail], capture_output=True, check=False).returncode:
+        pytest.skip("this process may not mount")
+    try:
+        assert writable(host) is False
+        assert looking(host).writable(os.fsencode(mail)) is False
+        assert in_a_child(lambda: expect(writable(host) is False), SERVER) == 0
+    finally:
+        subprocess.run(["umount", mail], check=True)
+    assert writable(host) is True
+
+
+def test_without_any_right_bits_say_who_may_make_files(host: Host) -> None:
+    mail = host.folder("mail", mode=0o700, uid=5001, gid=5003)
+    for mode, answer in ((0o700, True), (0o300, True), (0o200, False), (0o077, False), (0o500, False)):
+        mail.chmod(mode)
+        assert in_a_child(lambda answer=answer: expect(writable(host) is answer), SERVER) == 0, oct(mode)
+
+
+def test_a_process_looks_exactly_as_itself_and_if_it_may_switch_as_anybody(host: Host) -> None:
+    def exact(*others: Rights | None) -> list[bool]:
+        return [looking(host).exact(rights) for rights in others]
+
+    assert exact(None, JOE, SERVER) == [True, True, True]
+    assert in_a_child(lambda: expect(exact(None, JOE, SERVER) == [True, False, True]), SERVER) == 0
+
+
 # -- processes that may less --------------------------------------------------------------------------
 
 
@@ -281,7 +358,7 @@ def test_workers_of_root_keep_only_what_they_need(server: Server) -> None:
 
 
 def test_no_right_is_left_over_after_a_look_up(host: Host) -> None:
-    for wrapper, uid in (([], 0), (WITH_CAPABILITIES, SERVER_UID)):
+    for wrapper, uid in (([], 0), (WITH_CAPABILITIES, SERVER.uid)):
         with serving_as(host, wrapper, CVM_WORKERS="1") as server:
             in_cdb(host)
             (host.root / "home/joe").chmod(0o700)
@@ -297,28 +374,15 @@ def test_no_right_is_left_over_after_a_look_up(host: Host) -> None:
 # -- the switch itself --------------------------------------------------------------------------------
 
 
-def in_a_child(check: Callable[[], None]) -> int:
-    """Exit status of a child that makes this check; 0: it holds."""
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            check()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def test_the_switch_gives_the_rights_for_one_call_only(host: Host) -> None:
     path = host.file("secret", b"x", mode=0o600)
     switch = Switch()
     os.close(os.open(path, os.O_RDONLY))
     with pytest.raises(PermissionError):
-        switch.run(Rights(5001, 5001), os.open, path, os.O_RDONLY)
+        switch.run(JOE, os.open, path, os.O_RDONLY)
     os.close(os.open(path, os.O_RDONLY))
     os.chown(path, 5001, 5001)
-    os.close(switch.run(Rights(5001, 5001), os.open, path, os.O_RDONLY))
+    os.close(switch.run(JOE, os.open, path, os.O_RDONLY))
 
 
 def test_what_a_call_raises_comes_through_and_rights_come_back(host: Host) -> None:
@@ -327,7 +391,7 @@ def test_what_a_call_raises_comes_through_and_rights_come_back(host: Host) -> No
 
     switch = Switch()
     with pytest.raises(OSError, match="made up"):
-        switch.run(Rights(5001, 5001), fails)
+        switch.run(JOE, fails)
     path = host.file("secret", b"x", mode=0o600)
     os.close(os.open(path, os.O_RDONLY))
 
@@ -341,13 +405,10 @@ def test_an_id_that_the_kernel_refuses_is_a_trouble(wrong: Rights) -> None:
 
 def test_a_process_without_capabilities_may_not_switch() -> None:
     def check() -> None:
-        os.setgroups([])
-        os.setgid(5078)
-        os.setuid(5077)
         assert not Switch().may
         assert rights.drop_groups()
 
-    assert in_a_child(check) == 0
+    assert in_a_child(check, SERVER) == 0
 
 
 def test_supplementary_groups_are_left_when_that_is_allowed() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hosts import Host, cdb_bytes
@@ -25,6 +28,13 @@ def tables(host: Host) -> Tables:
 
 def path(host: Host, name: str) -> bytes:
     return os.fsencode(host.root / name)
+
+
+def makes_a_file(folder: Path, rights: Rights | None) -> bool:
+    """Whether a child with these rights, and nobody's groups, makes a file there."""
+    as_user = ["setpriv", f"--reuid={rights.uid}", f"--regid={rights.gid}", "--clear-groups"] if rights else []
+    child = subprocess.run([*as_user, "mktemp", "-p", folder], capture_output=True, check=False)
+    return child.returncode == 0
 
 
 def test_a_file_is_its_bytes_or_none_or_a_trouble(host: Host, tables: Tables) -> None:
@@ -58,6 +68,72 @@ def test_a_listing_is_the_names_in_a_folder(host: Host, tables: Tables) -> None:
     (host.root / "home").chmod(0o711)
     with pytest.raises(Unavailable, match="refused"):
         tables.listing(path(host, "home"), JOE)
+
+
+@pytest.mark.peer("setpriv")
+def test_a_folder_is_writable_for_whom_the_kernel_lets_make_files(host: Host, tables: Tables) -> None:
+    folder = host.folder("home/joe/Maildir", mode=0o755, uid=5001, gid=5003)
+    name = path(host, "home/joe/Maildir")
+    for rights in (JOE, Rights(5002, 5003), Rights(5002, 5002), None):
+        for mode in (0o700, 0o070, 0o007, 0o300, 0o600, 0o555, 0o777):
+            folder.chmod(mode)
+            tables.begin()
+            assert tables.writable(name, rights) is makes_a_file(folder, rights), (rights, oct(mode))
+
+
+def test_what_is_no_folder_is_not_writable_and_nothing_is_none(host: Host, tables: Tables) -> None:
+    host.file("home/joe/data", mode=0o777, uid=5001, gid=5001)
+    (host.root / "home/joe/link").symlink_to(".")
+    (host.root / "home/joe/nowhere").symlink_to("gone")
+    expected = {"data": False, "data/x": None, "nothing": None, "nowhere": None, "link": True, "": True}
+    assert {name: tables.writable(path(host, f"home/joe/{name}"), JOE) for name in expected} == expected
+    (host.root / "home/joe/loop").symlink_to("loop")
+    with pytest.raises(Unavailable, match="unreadable"):
+        tables.writable(path(host, "home/joe/loop"), JOE)
+
+
+def test_a_folder_behind_a_closed_one_is_not_writable(host: Host, tables: Tables) -> None:
+    host.folder("home/ann/open", mode=0o777)
+    (host.root / "home/ann").chmod(0o700)
+    assert tables.writable(path(host, "home/ann/open"), JOE) is False
+    assert tables.writable(path(host, "home/ann/open"), Rights(5002, 5002)) is True
+
+
+def test_plug_ins_do_what_may_hang_at_a_place_with_a_name(host: Host) -> None:
+    class Hazards:
+        place = b""
+
+        def enter(self, place: bytes) -> None:
+            self.place = place
+            if place == b"database":
+                raise Unavailable("shunned", "it hung", place)
+
+    hazards = Hazards()
+    tables = Tables(Settings.from_environment(host.environment), hazards=hazards)
+    tables.begin()
+    tables.enter(b"hash")
+    assert hazards.place == b"hash"
+    with pytest.raises(Unavailable, match="shunned"):
+        tables.enter(b"database")
+
+
+DOORS: dict[str, Callable[[Tables, bytes], object]] = {
+    "file": Tables.file,
+    "status": Tables.status,
+    "listing": Tables.listing,
+    "cdb": Tables.cdb,
+    "writable": Tables.writable,
+    "exact": lambda tables, _: tables.exact(JOE),
+    "enter": Tables.enter,
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_answer_that_rests_on_what_a_plug_in_asked_is_not_kept(host: Host, tables: Tables, door: str) -> None:
+    tables.begin()
+    assert tables.evidence() is not None
+    DOORS[door](tables, path(host, "home/nothing"))
+    assert tables.evidence() is None
 
 
 def test_a_cdb_is_a_table_as_it_is_now(host: Host, tables: Tables) -> None:
