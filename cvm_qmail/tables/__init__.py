@@ -140,7 +140,8 @@ class Tables:
                 return False
         return True
 
-    def _watched(self, name: str, table: Table[K, V]) -> Table[K, V]:
+    def watched(self, name: str, table: Table[K, V]) -> Table[K, V]:
+        """`table`, telling `note` under this name what it is asked, if anybody wants to hear."""
         return table if self._note is None else Watched(name, table, self._note)
 
     # -- qmail's own ------------------------------------------------------------------------------
@@ -155,9 +156,9 @@ class Tables:
         self._note("envnoathost", b"", controls.envnoathost)
         return Controls(
             controls.envnoathost,
-            self._watched("locals", controls.locals),
-            self._watched("percenthack", controls.percenthack),
-            self._watched("virtualdomains", controls.virtualdomains),
+            self.watched("locals", controls.locals),
+            self.watched("percenthack", controls.percenthack),
+            self.watched("virtualdomains", controls.virtualdomains),
         )
 
     def _open_as_qmails(self, path: bytes) -> int:
@@ -178,7 +179,7 @@ class Tables:
         database = self._users_cdb.now()
         if not self._users_cdb.vouched:
             self._folders.doubt()
-        return None if database is None else self._watched("users/cdb", database)
+        return None if database is None else self.watched("users/cdb", database)
 
     def accounts(self) -> Table[bytes, Account]:
         """The system's users as they are now."""
@@ -186,11 +187,11 @@ class Tables:
         accounts = self._accounts.now()
         if not self._accounts.vouched:
             self._folders.doubt()
-        return self._watched("passwd", accounts)
+        return self.watched("passwd", accounts)
 
     def owners(self) -> Table[bytes, int]:
         """Which uid owns a home (a path; a relative one is below the qmail home), as qmailp sees it."""
-        return self._watched("owner", _Owners(self._root, self._hazards, self._view(self.rights_of(b"qmailp"))))
+        return self.watched("owner", _Owners(self._root, self._hazards, self._view(self.rights_of(b"qmailp"))))
 
     def home(self, path: bytes, rights: Rights) -> Home:
         """The home at the absolute `path` as its user finds it.  Raises `Unavailable` where qmail defers."""
@@ -204,7 +205,7 @@ class Tables:
         if self._note is None:
             return home
         self._note("home", path, home.mode)
-        return Home(home.mode, self._watched("dotqmail", home.files))
+        return Home(home.mode, self.watched("dotqmail", home.files))
 
     # -- for plug-ins -----------------------------------------------------------------------------
 
@@ -215,23 +216,23 @@ class Tables:
 
         Raises `Unavailable` for anything else: refused, not a plain file, too long.
         """
-        self._door(path)
-        return self._told("file", path, self._guard(self._view(rights).content, path))
+        return self._ask("file", self._view(rights).content, path)
 
     def status(self, path: bytes, rights: Rights | None = None) -> Status | None:
         """What stat(2) says of `path`; None if it is not there."""
-        self._door(path)
-        return self._told("status", path, self._guard(self._view(rights).status, path))
+        return self._ask("status", self._view(rights).status, path)
 
     def listing(self, path: bytes, rights: Rights | None = None) -> list[bytes] | None:
         """The names in a folder; None if it is not there."""
-        self._door(path)
-        return self._told("listing", path, self._guard(self._view(rights).listing, path))
+        return self._ask("listing", self._view(rights).listing, path)
+
+    def enters(self, path: bytes, rights: Rights | None = None) -> bool:
+        """Whether chdir(2) to `path` succeeds.  Raises `Unavailable` where it is refused, too."""
+        return self._ask("enters", self._view(rights).enters, path) or False
 
     def writable(self, path: bytes, rights: Rights | None = None) -> bool | None:
         """Whether files may be made in the folder `path`: False for what is no folder, None if nothing is there."""
-        self._door(path)
-        return self._told("writable", path, self._guard(self._view(rights).writable, path))
+        return self._ask("writable", self._view(rights).writable, path)
 
     def exact(self, rights: Rights | None) -> bool:
         """Whether this process looks with exactly these rights: then what it is refused, that user is refused."""
@@ -256,7 +257,7 @@ class Tables:
             kept = Kept(path, "cdb-unreadable", open_database, opener)
         self._databases[path, rights] = kept  # the one used last stands last
         database = kept.now()
-        return None if database is None else self._watched(os.fsdecode(path), database)
+        return None if database is None else self.watched(os.fsdecode(path), database)
 
     def _door(self, path: bytes) -> None:
         """A plug-in asks for something: it is noted where, and that its answer cannot be vouched for later."""
@@ -266,19 +267,24 @@ class Tables:
     def _view(self, rights: Rights | None) -> View:
         return View(rights, self._switch, self._folders)
 
-    def _told(self, name: str, key: bytes, value: V) -> V:
-        if self._note is not None:
-            self._note(name, key, value)
-        return value
-
-    def _guard(self, function: Callable[[bytes], V], path: bytes) -> V | None:
+    def _ask(self, name: str, function: Callable[[bytes], V], path: bytes) -> V | None:
+        """``function(path)``; None if there is no such thing.  Raises `Unavailable`."""
+        value: V | Unavailable | None = None
         try:
-            return function(path)
+            self._door(path)
+            value = function(path)
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            pass
         except OSError as error:
             reason = "refused" if error.errno in REFUSED else "unreadable"
-            raise Unavailable(reason, describe(error), path) from None
+            value = Unavailable(reason, describe(error), path, errno=error.errno)
+        except Unavailable as trouble:
+            value = trouble
+        if self._note is not None:
+            self._note(name, path, value)
+        if isinstance(value, Unavailable):
+            raise value
+        return value
 
 
 class _Owners:

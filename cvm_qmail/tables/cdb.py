@@ -137,7 +137,7 @@ class Database:
         except Damaged:
             raise Unavailable("cdb-damaged", "ends before the record sought", self._path) from None
         except OSError as error:
-            raise Unavailable("cdb-unreadable", describe(error), self._path) from None
+            raise Unavailable("cdb-unreadable", describe(error), self._path, errno=error.errno) from None
 
 
 def open_database(fd: int, size: int, path: bytes) -> Database:

@@ -28,7 +28,7 @@ REFUSED = frozenset({errno.EACCES, errno.EPERM})
 def raise_if_temporary(error: OSError, reason: str, path: bytes) -> None:
     """Qmail's error_temp: such an error tells nothing."""
     if error.errno in TEMPORARY:
-        raise Unavailable(reason, describe(error), path) from None
+        raise Unavailable(reason, describe(error), path, errno=error.errno) from None
 
 
 def describe(error: OSError) -> str:

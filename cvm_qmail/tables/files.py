@@ -228,7 +228,9 @@ class View:
         try:
             st = self._inside(path)
         except OSError as error:
-            raise Unavailable("home-denied" if error.errno in REFUSED else "home", describe(error), path) from None
+            raise Unavailable(
+                "home-denied" if error.errno in REFUSED else "home", describe(error), path, errno=error.errno
+            ) from None
         return Home(st.st_mode, _DotQmails(self, path, self._folders.names(path, st)))
 
     def dotqmail(self, home: bytes, name: bytes, names: frozenset[bytes] | None = None) -> DotQmail | None:
@@ -285,6 +287,11 @@ class View:
         if self.exact:
             return self._call(os.listdir, path)
         return os.listdir(path)
+
+    def enters(self, path: bytes) -> bool:
+        """True.  Raises OSError as the user's chdir(2) to `path` does."""
+        self._inside(path)
+        return True
 
     def writable(self, path: bytes) -> bool:
         """Whether the user may make files in the folder `path`.  Raises OSError as stat(2) does, unless refused."""

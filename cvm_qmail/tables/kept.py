@@ -94,7 +94,7 @@ class Kept(Generic[T]):
             self._identity = self._value = None
             self._settled = False
         except OSError as error:
-            raise Unavailable(self._reason, describe(error), self.path) from None
+            raise Unavailable(self._reason, describe(error), self.path, errno=error.errno) from None
         if changes is not None and covered and not os.path.islink(self.path):
             self._stamp = changes.stamp
         return self._value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -70,6 +71,18 @@ def test_a_listing_is_the_names_in_a_folder(host: Host, tables: Tables) -> None:
         tables.listing(path(host, "home"), JOE)
 
 
+def test_a_folder_is_entered_by_whom_it_lets_in(host: Host, tables: Tables) -> None:
+    (host.root / "home/joe/link").symlink_to(".")
+    expected = {"": True, "link": True, "nothing": False, ".qmail-foo": False, ".qmail-foo/x": False}
+    assert {name: tables.enters(path(host, f"home/joe/{name}"), JOE) for name in expected} == expected
+    (host.root / "home/joe").chmod(0o700)
+    tables.begin()
+    assert tables.enters(path(host, "home/joe"), JOE)
+    with pytest.raises(Unavailable) as trouble:
+        tables.enters(path(host, "home/joe"), Rights(5002, 5002))
+    assert (trouble.value.reason, trouble.value.errno) == ("refused", errno.EACCES)
+
+
 @pytest.mark.peer("setpriv")
 def test_a_folder_is_writable_for_whom_the_kernel_lets_make_files(host: Host, tables: Tables) -> None:
     folder = host.folder("home/joe/Maildir", mode=0o755, uid=5001, gid=5003)
@@ -122,6 +135,7 @@ DOORS: dict[str, Callable[[Tables, bytes], object]] = {
     "status": Tables.status,
     "listing": Tables.listing,
     "cdb": Tables.cdb,
+    "enters": Tables.enters,
     "writable": Tables.writable,
     "exact": lambda tables, _: tables.exact(JOE),
     "enter": Tables.enter,
@@ -155,8 +169,9 @@ def test_a_cdb_is_opened_with_the_rights_asked_for_and_kept_apart(host: Host, ta
     host.file("home/joe/x.cdb", cdb_bytes([(b"key", b"value")]), mode=0o600, uid=5001, gid=5001)
     name = path(host, "home/joe/x.cdb")
     assert isinstance(tables.cdb(name, JOE), Database)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as trouble:
         tables.cdb(name, Rights(5002, 5002))
+    assert trouble.value.errno == errno.EACCES
     assert isinstance(tables.cdb(name, JOE), Database)
 
 
@@ -192,6 +207,15 @@ def test_a_trace_hears_every_question_and_gets_the_same_answer(host: Host) -> No
     assert asked[-1] == "dotqmail"
 
 
+def test_a_trace_hears_what_a_table_of_a_plug_in_is_asked(host: Host, tables: Tables) -> None:
+    heard: list[tuple[str, object, object]] = []
+    tracing = Tables(Settings.from_environment(host.environment), note=lambda *said: heard.append(said))
+    table = {b"joe": 1}
+    assert tracing.watched("mailboxes", table).get(b"joe") == 1
+    assert heard == [("mailboxes", b"joe", 1)]
+    assert tables.watched("mailboxes", table) is table
+
+
 def test_a_trace_hears_of_troubles_too(host: Host) -> None:
     heard: list[tuple[str, object]] = []
     settings = Settings.from_environment(host.environment)
@@ -200,3 +224,15 @@ def test_a_trace_hears_of_troubles_too(host: Host) -> None:
     with pytest.raises(Unavailable) as trouble:
         qmail(tables, settings, []).lookup(Recipient(b"joe", b"example.org"))
     assert heard[-1] == ("home", trouble.value)
+
+
+def test_a_trace_hears_what_a_plug_in_meets(host: Host) -> None:
+    heard: list[tuple[str, object, object]] = []
+    tables = Tables(Settings.from_environment(host.environment), note=lambda *said: heard.append(said))
+    host.file("home/joe/roots", b"text", mode=0o600)
+    name = path(host, "home/joe/roots")
+    with pytest.raises(Unavailable, match="refused") as trouble:
+        tables.file(name, JOE)
+    assert tables.file(name) == b"text"
+    assert tables.file(name + b"/x") is None
+    assert heard == [("file", name, trouble.value), ("file", name, b"text"), ("file", name + b"/x", None)]
