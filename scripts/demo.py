@@ -35,7 +35,8 @@ def make_host(root: Path) -> dict[str, str]:
     """Control files, users/cdb, homes; the environment that points a server at them."""
     root.chmod(0o755)
     as_root = os.geteuid() == 0
-    ids = {"alias": 2000, "joe": 2001, "ann": 2002} if as_root else dict.fromkeys(("alias", "joe", "ann"), os.getuid())
+    names = ("alias", "joe", "ann", "qmailp", "qmails")
+    ids = {name: 2000 + number if as_root else os.getuid() for number, name in enumerate(names)}
     gid = 2000 if as_root else os.getgid()
     files = {
         "control/me": "mx.example.org\n",
@@ -46,7 +47,10 @@ def make_host(root: Path) -> dict[str, str]:
         "home/joe/.qmail-shop-default": "./Maildir/\n",
         "home/ann/.qmail-catch-default": "./Maildir/\n",
         "home/ann2/.qmail-catch-default": "./Maildir/\n",
-        "passwd": f"alias:x:{ids['alias']}:{gid}::{root}/alias:/bin/true\n",
+        "passwd": "".join(
+            f"{name}:x:{ids[name]}:{gid}::{root}{home}:/bin/true\n"
+            for name, home in (("alias", "/alias"), ("qmailp", ""), ("qmails", ""))
+        ),
     }
     for name, text in files.items():
         path = root / name
@@ -107,6 +111,7 @@ def mailfront(module: str, environment: dict[str, str]) -> None:
 
 def main() -> int:
     """The demonstration; 0 if the server answered and ended as it should."""
+    os.umask(0o022)  # qmail's own accounts read control files and pass through to homes
     with tempfile.TemporaryDirectory(prefix="cvm-demo-") as folder:
         root = Path(folder)
         environment = {**os.environ, **make_host(root)}
