@@ -18,7 +18,7 @@ from cvm_qmail.rules.domains import Controls
 from cvm_qmail.rules.dotqmail import Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.cdb import Database, open_database
+from cvm_qmail.tables.cdb import Database, open_database, open_sound_database
 from cvm_qmail.tables.changes import TRUST, Changes
 from cvm_qmail.tables.control import ControlFiles
 from cvm_qmail.tables.errors import REFUSED, describe
@@ -36,6 +36,9 @@ V = TypeVar("V")
 
 Note = Callable[[str, object, object], None]
 """``note(table, key, value)``: a question was asked; `value` is the answer, None, or the `Unavailable` raised."""
+
+HIDDEN = "(not shown)"
+"""What a trace sees of a secret file."""
 
 CDB_LIMIT = 256
 """Databases of plug-ins that are kept open at a time."""
@@ -211,12 +214,13 @@ class Tables:
 
     # What a plug-in's answer rests on is not known here: it is not kept.
 
-    def file(self, path: bytes, rights: Rights | None = None) -> bytes | None:
+    def file(self, path: bytes, rights: Rights | None = None, *, secret: bool = False) -> bytes | None:
         """Content of a plain file, as `rights` (default: this process) may read it; None if there is none.
 
-        Raises `Unavailable` for anything else: refused, not a plain file, too long.
+        What is `secret` no trace shows.  Raises `Unavailable` for anything else: refused, not a plain
+        file, too long.
         """
-        return self._ask("file", self._view(rights).content, path)
+        return self._ask("file", self._view(rights).content, path, HIDDEN if secret else None)
 
     def status(self, path: bytes, rights: Rights | None = None) -> Status | None:
         """What stat(2) says of `path`; None if it is not there."""
@@ -246,18 +250,26 @@ class Tables:
         """
         self._door(place)
 
-    def cdb(self, path: bytes, rights: Rights | None = None) -> Table[bytes, bytes] | None:
-        """A constant database as it is now, kept while it stays the same; None if it is not there."""
+    def cdb(
+        self, path: bytes, rights: Rights | None = None, *, secret: bool = False, sound: bool = False
+    ) -> Table[bytes, bytes] | None:
+        """A constant database as it is now, kept while it stays the same; None if it is not there.
+
+        What is in a `secret` one no trace shows.  `sound`: it is a trouble if the file as a whole does
+        not look like a constant database, not only where a search comes to the damage.
+        """
         self._door(path)
         kept = self._databases.pop((path, rights), None)
         if kept is None:
             if len(self._databases) >= CDB_LIMIT:
                 del self._databases[next(iter(self._databases))]
             opener = None if rights is None else self._view(rights).open
-            kept = Kept(path, "cdb-unreadable", open_database, opener)
+            kept = Kept(path, "cdb-unreadable", open_sound_database if sound else open_database, opener)
         self._databases[path, rights] = kept  # the one used last stands last
         database = kept.now()
-        return None if database is None else self.watched(os.fsdecode(path), database)
+        if database is None or secret:
+            return database
+        return self.watched(os.fsdecode(path), database)
 
     def _door(self, path: bytes) -> None:
         """A plug-in asks for something: it is noted where, and that its answer cannot be vouched for later."""
@@ -267,8 +279,11 @@ class Tables:
     def _view(self, rights: Rights | None) -> View:
         return View(rights, self._switch, self._folders)
 
-    def _ask(self, name: str, function: Callable[[bytes], V], path: bytes) -> V | None:
-        """``function(path)``; None if there is no such thing.  Raises `Unavailable`."""
+    def _ask(self, name: str, function: Callable[[bytes], V], path: bytes, shown: object = None) -> V | None:
+        """``function(path)``; None if there is no such thing.  Raises `Unavailable`.
+
+        `shown` is what a trace sees in the place of a value.
+        """
         value: V | Unavailable | None = None
         try:
             self._door(path)
@@ -281,7 +296,7 @@ class Tables:
         except Unavailable as trouble:
             value = trouble
         if self._note is not None:
-            self._note(name, path, value)
+            self._note(name, path, value if shown is None or isinstance(value, Unavailable | None) else shown)
         if isinstance(value, Unavailable):
             raise value
         return value

@@ -32,7 +32,11 @@ WHOLE = 1 << 20
 _AHEAD = 512
 """Bytes read at once from a database that is not."""
 
-_pair = Struct("<LL").unpack
+HEADER = 2048
+"""Bytes of the table of hash tables."""
+
+_PAIR = Struct("<LL")
+_pair = _PAIR.unpack
 
 
 class Damaged(Exception):
@@ -95,14 +99,14 @@ class InFile:
     def __init__(self, fd: int, size: int) -> None:
         self._fd = fd
         self._size = size
-        self._header = os.pread(fd, 2048, 0)
+        self._header = os.pread(fd, HEADER, 0)
         self._start = 0
         self._block = b""
 
     def __getitem__(self, part: slice, /) -> bytes:
         """The bytes of ``[start:stop]``; fewer at the end of the file.  Raises OSError."""
         start, stop = part.start, min(part.stop, self._size)
-        if stop <= 2048:
+        if stop <= HEADER:
             return self._header[start:stop]
         if stop - start > READ_LIMIT:
             raise OSError(errno.EFBIG, f"a record of more than {READ_LIMIT} bytes")
@@ -126,6 +130,11 @@ class Database:
         self._path = path
         self._breaks: tuple[bytes | None] | None = None
 
+    @property
+    def header(self) -> bytes:
+        """The table of hash tables."""
+        return self._data[0:HEADER]
+
     def get(self, key: bytes, /) -> bytes | None:
         """The data of the first record with `key`; None if there is none.  Raises `Unavailable`."""
         try:
@@ -148,3 +157,26 @@ def open_database(fd: int, size: int, path: bytes) -> Database:
         return Database(read_all(fd, size), path)
     finally:
         os.close(fd)
+
+
+def open_sound_database(fd: int, size: int, path: bytes) -> Database:
+    """The same; a file that is not a constant database as a whole is `Unavailable`."""
+    database = open_database(fd, size, path)
+    if not _is_sound(database.header, size):
+        raise Unavailable("cdb-damaged", "is not a whole constant database", path)
+    return database
+
+
+def _is_sound(header: bytes, size: int) -> bool:
+    """Whether the hash tables lie one behind the other, from the end of the records to the end of the file."""
+    if len(header) != HEADER:
+        return False
+    tables = [(start, slots) for start, slots in _PAIR.iter_unpack(header) if slots]
+    if not tables:
+        return True
+    end = tables[0][0]
+    for start, slots in tables:
+        if start != end:
+            return False
+        end = start + slots * 8
+    return end == size and tables[0][0] > HEADER

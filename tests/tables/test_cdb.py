@@ -14,7 +14,7 @@ import pytest
 from hosts import CORPUS, a_folder, cdb_bytes, load
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.cdb import WHOLE, Damaged, Database, InFile, open_database, seek
+from cvm_qmail.tables.cdb import WHOLE, Damaged, Database, InFile, open_database, open_sound_database, seek
 
 
 @contextmanager
@@ -236,3 +236,40 @@ def test_what_qmail_newu_wrote_is_read(path: Path) -> None:
 
 def test_there_are_databases_of_qmail_newu() -> None:
     assert len(compiled()) >= 10
+
+
+# -- databases that must be sound as a whole --------------------------------------------------------
+
+FORTY = cdb_bytes([(b"k%d" % n, b"v" * n) for n in range(40)])
+
+
+def whole(data: bytes, tmp_path: Path) -> Database:
+    file = tmp_path / "db"
+    file.write_bytes(data)
+    return open_sound_database(os.open(file, os.O_RDONLY), len(data), bytes(file))
+
+
+@pytest.mark.parametrize("records", [[], [(b"", b"")], [(b"joe", b"x")]])
+def test_a_sound_database_is_opened(records: list[tuple[bytes, bytes]], tmp_path: Path) -> None:
+    database = whole(cdb_bytes(records), tmp_path)
+    assert [database.get(key) for key, _ in records] == [value for _, value in records]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"garbage",
+        FORTY[:2047],
+        FORTY[:2048],
+        FORTY[:-1],
+        FORTY[: len(FORTY) // 2],
+        FORTY + b"x",
+        bytes(range(256)) * 16,
+    ],
+    ids=["empty", "short", "header cut", "header only", "a byte short", "half", "a byte more", "garbage"],
+)
+def test_damage_is_seen_when_it_is_opened_wherever_it_is(data: bytes, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable) as caught:
+        whole(data, tmp_path)
+    assert caught.value.reason == "cdb-damaged"
