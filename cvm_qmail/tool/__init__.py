@@ -6,6 +6,9 @@ import sys
 
 COMMANDS = {
     "ask": ("ask", "Put one question to a module, and print the facts of its answer."),
+    "audit": ("audit", "Compare what qmail-send's logs say of deliveries with today's verdicts."),
+    "check": ("check", "Look up many addresses, from a list or a mailbox."),
+    "trace": ("trace", "Explain step by step how qmail treats an address."),
 }
 """Name of the subcommand: the module here that has it under the same name as itself, and what it is for."""
 
