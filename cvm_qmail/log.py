@@ -9,6 +9,10 @@ was; ``-`` stands for nothing.  The first two fields are the C program's.
 
 Law: logging never blocks an answer.  A line that a full pipe does not take waits in a bounded
 buffer; beyond that lines are counted, and the count is logged when there is room again.
+
+Under load the lines of answers given again are gathered and written a few at a time, since a write
+costs as much as the look-up.  They are written before any look-up that may hang, and soon after the
+last answer.
 """
 
 from __future__ import annotations
@@ -29,8 +33,20 @@ CUT = 300
 BACKLOG = 1 << 18
 """Bytes of lines that wait for a full pipe."""
 
+GATHER = 16
+"""Lines that are gathered before they are written."""
+
+PAUSE = 0.001
+"""Seconds without a request after which a line is not gathered: there is no hurry."""
+
+Around = tuple[str, str]
+"""What stands in a line before and behind the microseconds."""
+
 ATOMIC = select.PIPE_BUF
 """Bytes that a pipe takes whole or not at all.  No line is longer: it would mix with other workers' lines."""
+
+TIME_LIMIT = 20
+"""Digits that a time may have."""
 
 _ODD = re.compile(rb"[^!-\[\]-~]")
 _ODD_BUT_SPACE = re.compile(r"[^ -\[\]-~]")
@@ -58,20 +74,31 @@ def _bytes_of(character: str) -> bytes:
 
 def as_text(event: Event, seconds: float) -> str:
     """The line of `event`, without its end."""
+    return _line(text_around(event), seconds)
+
+
+def as_json(event: Event, seconds: float) -> str:
+    """The same as one JSON object; odd bytes in strings as `escape` writes them."""
+    return _line(json_around(event), seconds)
+
+
+def _line(around: Around, seconds: float) -> str:
+    return f"{around[0]}{int(seconds * 1e6)}{around[1]}"
+
+
+def text_around(event: Event) -> Around:
+    """The line of `event` around its time."""
     mark, _, account, domain, user, reason, where, _, detail = event
     address = account if domain is None else b"%s@%s" % (account, domain)
     if _ODD.search(b"%s%s%s%s" % (address, user, where, reason.encode())):
         address, user, where = (escape(field).encode() for field in (address, user, where))
         reason = escape_text(reason)
-    line = (
-        f"{mark} {address.decode() or '-'} {user.decode() or '-'} {reason} {where.decode() or '-'}"
-        f" {int(seconds * 1e6)}us"
-    )
-    return f"{line} {escape_text(detail)}" if detail else line
+    before = f"{mark} {address.decode() or '-'} {user.decode() or '-'} {reason} {where.decode() or '-'} "
+    return before, f"us {escape_text(detail)}" if detail else "us"
 
 
-def as_json(event: Event, seconds: float) -> str:
-    """The same as one JSON object; odd bytes in strings as `escape` writes them."""
+def json_around(event: Event) -> Around:
+    """The object of `event` around its time."""
     import json
 
     fields = {
@@ -82,16 +109,17 @@ def as_json(event: Event, seconds: float) -> str:
         "user": escape(event.user) or None,
         "reason": escape_text(event.reason),
         "where": escape(event.where) or None,
-        "microseconds": round(seconds * 1e6),
-        "detail": escape_text(event.detail) or None,
     }
-    line = json.dumps(fields)
-    if len(line) >= ATOMIC:  # it has to stay one object
-        line = json.dumps({name: value[:CUT] if isinstance(value, str) else value for name, value in fields.items()})
-    return line
+    detail = escape_text(event.detail) or None
+    around = f'{json.dumps(fields)[:-1]}, "microseconds": ', f', "detail": {json.dumps(detail)}}}'
+    if sum(map(len, around)) < ATOMIC - TIME_LIMIT:
+        return around
+    short = {name: value[:CUT] if isinstance(value, str) else value for name, value in fields.items()}
+    # it has to stay one object
+    return f'{json.dumps(short)[:-1]}, "microseconds": ', f', "detail": {json.dumps(detail and detail[:CUT])}}}'
 
 
-FORMATS = {"text": as_text, "json": as_json}
+FORMATS = {"text": text_around, "json": json_around}
 
 
 def unforeseen() -> str:
@@ -110,20 +138,47 @@ class Log:
 
     def __init__(self, fd: int, form: str, clock: Callable[[], float]) -> None:
         self._write = _writer(fd)
-        self._format = FORMATS[form]
+        self._around = FORMATS[form]
         self._json = form == "json"
         self._clock = clock
+        self._gathered: list[tuple[Around, float]] = []
         self._waiting = b""
         self._lost = 0
+        self._due = False
+        """Whether what is gathered should be written after this answer."""
+        self._last = 0.0
 
-    def request(self, event: Event) -> None:
-        """Queues the line of a request; `flush` writes it."""
-        self._queue(self._format(event, self._clock() - event.began))
+    def request(self, event: Event) -> Around:
+        """Queues the line of a request; `flush` writes it.  Returns what `again` takes."""
+        around = self._around(event)
+        self._queue_gathered()
+        self._queue(_line(around, self._clock() - event.began))
+        self._due = True
+        return around
+
+    def again(self, around: Around, began: float) -> None:
+        """Gathers the line of an answer that is given again; `settle` or `flush` writes it."""
+        now = self._clock()
+        self._gathered.append((around, now - began))
+        if began - self._last > PAUSE:
+            self._due = True
+        self._last = now
+
+    def settle(self) -> None:
+        """An answer is out: writes what waits, unless it can be gathered with what comes next."""
+        if self._due or len(self._gathered) >= GATHER:
+            self.flush()
 
     def line(self, text: str) -> None:
         """Writes a line of the server's own."""
+        self._queue_gathered()
         self._queue(self._own(text))
         self.flush()
+
+    def _queue_gathered(self) -> None:
+        for around, seconds in self._gathered:
+            self._queue(_line(around, seconds))
+        self._gathered.clear()
 
     def _own(self, text: str) -> str:
         if not self._json:
@@ -140,6 +195,8 @@ class Log:
 
     def flush(self) -> None:
         """Writes what waits, as far as there is room."""
+        self._due = False
+        self._queue_gathered()
         while self._waiting:
             lines = self._waiting
             if len(lines) > ATOMIC:  # whole lines only: other workers write to the same pipe

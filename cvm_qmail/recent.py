@@ -12,11 +12,14 @@ attack changes nothing.
 from __future__ import annotations
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.responder import Event
+from cvm_qmail.responder import Noted
 from cvm_qmail.tables import Evidence, Tables
 
 LIMIT = 8192
 """Answers that are kept; one takes something less than a kilobyte."""
+
+ONCE_LIMIT = 4096
+"""Packets of which it is known that they came once."""
 
 
 class Recent:
@@ -24,30 +27,30 @@ class Recent:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._answers: dict[bytes, tuple[Evidence, bytes, Event]] = {}
+        self._answers: dict[bytes, tuple[Evidence, tuple[bytes, Noted]]] = {}
         self._asked_once: set[int] = set()
         """Hashes of packets that came once, and may come again."""
 
-    def get(self, packet: bytes) -> tuple[bytes, Event] | None:
-        """The response given before and what was logged, if they still hold."""
+    def get(self, packet: bytes) -> tuple[bytes, Noted] | None:
+        """The response given before and what was noted of it, if it still holds."""
         self._tables.begin()
         known = self._answers.get(packet)
         if known is None:
             return None
-        evidence, response, event = known
+        evidence, answer = known
         try:
             if self._tables.holds(evidence):
-                return response, event
+                return answer
         except Unavailable:
             pass  # the look-up will meet it, and say so
         del self._answers[packet]
         return None
 
-    def put(self, packet: bytes, response: bytes, event: Event) -> None:
+    def put(self, packet: bytes, response: bytes, noted: Noted) -> None:
         """Keeps the response in hand, if it was asked for before and there is evidence for it."""
         number = hash(packet)
         if number not in self._asked_once:
-            if len(self._asked_once) >= LIMIT:
+            if len(self._asked_once) >= ONCE_LIMIT:
                 self._asked_once.clear()
             self._asked_once.add(number)
             return
@@ -55,4 +58,4 @@ class Recent:
         if evidence is not None:
             if len(self._answers) >= LIMIT:
                 del self._answers[next(iter(self._answers))]
-            self._answers[packet] = evidence, response, event
+            self._answers[packet] = evidence, (response, noted)

@@ -11,7 +11,7 @@ Source: CVM protocol documents; cvm 0.97 (module_request.c, module_output.c).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cvm_qmail import wire
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
@@ -36,19 +36,25 @@ class Event(NamedTuple):
     detail: str
 
 
+Noted = Any
+"""What a `Report` makes of an event, so that the same need not be written out again."""
+
+
 class Memory(Protocol):
     """What was answered a moment ago.  Neither call raises."""
 
-    def get(self, packet: bytes) -> tuple[bytes, Event] | None:
-        """The response to this very packet and what was logged, if all that they rest on is the same."""
+    def get(self, packet: bytes) -> tuple[bytes, Noted] | None:
+        """The response to this very packet and what was noted of it, if all that it rests on is the same."""
         ...
 
-    def put(self, packet: bytes, response: bytes, event: Event) -> None:
+    def put(self, packet: bytes, response: bytes, noted: Noted) -> None:
         """Keeps the response that was made for this packet just now, if that can be vouched for later."""
         ...
 
 
-Report = Callable[[Event], None]
+Report = Callable[[Event], Noted]
+Again = Callable[[Noted, float], None]
+"""Reports that an answer was given again to a request that began then."""
 Ask = Callable[[Recipient, "wire.Request"], Answer]
 
 _NUMBERS = tuple(int(Fact[field.upper()]) for field in Facts._fields)
@@ -75,6 +81,10 @@ _OUT_OF_SCOPE = {
 }
 
 
+def _forget(_noted: Noted, _began: float) -> None:
+    pass
+
+
 def responder(
     ask: Ask,
     *,
@@ -83,11 +93,12 @@ def responder(
     clock: Callable[[], float],
     unforeseen: Callable[[], str],
     memory: Memory | None = None,
+    again: Again = _forget,
 ) -> Respond:
     """A `Respond` that puts each request to `ask`, if `memory` does not know the response.
 
     `secret` is CVM_LOOKUP_SECRET (None: unset; empty: none is wanted).  `unforeseen` describes the
-    exception that is being handled, for `report`.
+    exception that is being handled, for `report`.  What `memory` knew goes to `again` instead.
     """
     lone_credential = Credential.PASSWORD if secret is None else Credential.SECRET
     if secret:
@@ -96,9 +107,8 @@ def responder(
     def respond(packet: bytes) -> bytes:
         began = clock()
         if memory is not None and (known := memory.get(packet)) is not None:
-            response, event = known
-            report(event._replace(began=began))
-            return response
+            again(known[1], began)
+            return known[0]
         try:
             request = wire.parse_request(packet, lone_credential)
         except wire.Malformed as bad:
@@ -128,10 +138,9 @@ def responder(
         except Exception:  # noqa: BLE001  the one place for what nobody foresaw: never a guess, never a dead server
             report(Event("?", Code.IO, account, domain, b"", "unforeseen", b"", began, unforeseen()))
             return wire.pack_response(version, nonce, Code.IO)
-        event = Event(mark, code, account, domain, user, reason, where, began, "")
-        report(event)
+        noted = report(Event(mark, code, account, domain, user, reason, where, began, ""))
         if memory is not None and credentials.keys() <= _NO_PROOF:
-            memory.put(packet, response, event)
+            memory.put(packet, response, noted)
         return response
 
     return respond

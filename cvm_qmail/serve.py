@@ -31,6 +31,7 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn, Protocol
 
 from cvm_qmail import wire
+from cvm_qmail.answer import Answer, Recipient
 from cvm_qmail.log import Log, escape, unforeseen
 from cvm_qmail.responder import Ask, Memory, Respond, responder
 from cvm_qmail.settings import Settings
@@ -165,6 +166,7 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Lets every worker finish; kills what does not."""
+        local.interrupt(self._door.socket)
         for pid in self._workers:
             _kill(pid, signal.SIGTERM)
         end = clock() + self._settings.lookup_timeout + self._settings.local_timeout + DRAIN_LIMIT
@@ -329,8 +331,11 @@ def run_worker(settings: Settings, service: Service, door: socket.socket, slot: 
     def on_stop(*_: object) -> None:
         nonlocal stop
         stop = True
+        local.interrupt(door)
 
-    wake = _wake_up_pipe()
+    datagrams = door.type == socket.SOCK_DGRAM
+    signal.set_wakeup_fd(-1)  # the supervisor's
+    wake = _wake_up_pipe() if datagrams else -1
     signal.signal(signal.SIGTERM, on_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -340,11 +345,16 @@ def run_worker(settings: Settings, service: Service, door: socket.socket, slot: 
         rights.keep_only_needed_capabilities()
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     respond = slot.guard(make_respond(settings, service, slot, log))
-    if door.type == socket.SOCK_DGRAM:
+    if datagrams:
         udp.Worker(door, respond, received=slot.received, wake=wake, stopping=lambda: stop, afterwards=log.flush).run()
     else:
         local.Worker(
-            door, respond, timeout=settings.local_timeout, wake=wake, stopping=lambda: stop, afterwards=log.flush
+            door,
+            respond,
+            timeout=settings.local_timeout,
+            stopping=lambda: stop,
+            afterwards=log.settle,
+            idle=log.flush,
         ).run()
 
 
@@ -363,9 +373,15 @@ def _die_with(lifeline: int) -> bool:
 def make_respond(settings: Settings, service: Service, hazards: Hazards, log: Log) -> Respond:
     """The whole way from a request's bytes to its response's."""
     ask, memory = service(settings, hazards)
+
+    def ask_after_logging(recipient: Recipient, request: wire.Request) -> Answer:
+        log.flush()  # this may hang, and the process be killed
+        return ask(recipient, request)
+
     return responder(
-        ask,
+        ask_after_logging,
         memory=memory,
+        again=log.again,
         secret=settings.lookup_secret,
         report=log.request,
         clock=clock,

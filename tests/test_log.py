@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
 from hosts import a_folder
 
-from cvm_qmail.log import ATOMIC, BACKLOG, Log, as_json, as_text, escape, escape_text, unforeseen
+from cvm_qmail.log import ATOMIC, BACKLOG, GATHER, PAUSE, Log, as_json, as_text, escape, escape_text, unforeseen
 from cvm_qmail.responder import Event
 
 EVENT = Event("+", 0, b"joe-foo", b"example.org", b"joe", "dotqmail", b"/home/joe/.qmail-foo", 0.0, "")
@@ -112,12 +112,12 @@ def test_what_nobody_foresaw_is_told_by_kind_and_place_but_not_by_its_words() ->
 
 
 @contextmanager
-def pipe(form: str = "text") -> Iterator[tuple[Log, int]]:
+def pipe(form: str = "text", clock: Callable[[], float] = lambda: 0.0) -> Iterator[tuple[Log, int]]:
     """A log into a pipe, and the end from which to read it."""
     out, into = os.pipe()
     os.set_blocking(out, False)
     try:
-        yield Log(into, form, lambda: 0.0), out
+        yield Log(into, form, clock), out
     finally:
         os.close(into)
         os.close(out)
@@ -150,6 +150,61 @@ def test_the_time_is_what_has_passed_since_the_request_began() -> None:
         log.flush()
         os.close(fd)
         assert (folder / "log").read_bytes().endswith(b" 500000us\n")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_an_answer_given_again_is_logged_with_a_time_of_its_own(form: str) -> None:
+    with pipe(form, lambda: 7.5) as (log, out):
+        noted = log.request(EVENT._replace(began=7.0))
+        log.again(noted, 7.25)
+        log.flush()
+        first, second = taken(out).splitlines()
+    assert b"500000" in first
+    assert second == first.replace(b"500000", b"250000")
+
+
+def test_a_new_answer_is_logged_when_it_is_out() -> None:
+    with pipe() as (log, out):
+        log.request(EVENT)
+        log.settle()
+        assert len(taken(out).splitlines()) == 1
+
+
+def test_lines_of_answers_given_again_are_gathered_under_load() -> None:
+    with pipe() as (log, out):
+        noted = log.request(EVENT)
+        log.flush()
+        taken(out)
+        for _ in range(GATHER - 1):
+            log.again(noted, 0.0)
+            log.settle()
+        assert taken(out) == b""
+        log.again(noted, 0.0)
+        log.settle()
+        assert len(taken(out).splitlines()) == GATHER
+
+
+def test_without_load_no_line_waits() -> None:
+    now = [0.0]
+    with pipe(clock=lambda: now[0]) as (log, out):
+        noted = log.request(EVENT)
+        log.flush()
+        taken(out)
+        for _ in range(3):
+            now[0] += 2 * PAUSE
+            log.again(noted, now[0])
+            log.settle()
+            assert len(taken(out).splitlines()) == 1
+
+
+def test_lines_stay_in_order() -> None:
+    with pipe() as (log, out):
+        noted = log.request(EVENT._replace(account=b"1"))
+        log.again(noted, 0.0)
+        log.request(EVENT._replace(account=b"2"))
+        log.again(noted, 0.0)
+        log.line("? 3")
+        assert [line[2:3] for line in taken(out).splitlines()] == [b"1", b"1", b"2", b"1", b"3"]
 
 
 @pytest.mark.parametrize(("form", "line"), [("text", b"Starting.\n"), ("json", b'{"message": "Starting."}\n')])

@@ -87,3 +87,13 @@ def test_no_more_than_a_bounded_number_is_kept(quiet: World, monkeypatch: pytest
             quiet.respond(packet)
     assert [quiet.makes(packet) for packet in packets[-2:]] == [0, 0]
     assert quiet.makes(packets[0]) == 1
+
+
+def test_no_more_than_a_bounded_number_is_known_to_have_come_once(
+    quiet: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "ONCE_LIMIT", 3)
+    packets = [request("once", f"{number}.elsewhere.example") for number in range(9)]
+    assert [quiet.makes(packet) for packet in packets] == [1] * 9
+    assert [quiet.makes(packets[-1]) for _ in range(2)] == [1, 0]  # it was among the last three
+    assert [quiet.makes(packets[0]) for _ in range(3)] == [1, 1, 0]  # it was forgotten

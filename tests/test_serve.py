@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -34,6 +35,11 @@ from serving import (
 )
 
 from cvm_qmail import client, wire
+from cvm_qmail.answer import Answer, Recipient, Verdict
+from cvm_qmail.log import Log
+from cvm_qmail.serve import make_respond
+from cvm_qmail.settings import Settings
+from cvm_qmail.slots import Slots
 
 pytestmark = pytest.mark.root
 
@@ -421,6 +427,52 @@ def answering(path: Path) -> bool:
 
 
 # -- look-ups that hang -------------------------------------------------------------------------------
+
+
+def test_before_a_look_up_that_may_hang_nothing_is_left_to_log() -> None:
+    out, into = os.pipe()
+    seen: list[int] = []
+
+    class Knowing:
+        """Knows the answer to what was asked once."""
+
+        def __init__(self) -> None:
+            self.known: dict[bytes, tuple[bytes, object]] = {}
+
+        def get(self, packet: bytes) -> tuple[bytes, object] | None:
+            return self.known.get(packet)
+
+        def put(self, packet: bytes, response: bytes, noted: object) -> None:
+            self.known[packet] = response, noted
+
+    def ask(_: Recipient, __: wire.Request) -> Answer:
+        if select.select([out], [], [], 0)[0]:
+            seen.append(os.read(out, 65536).count(b"\n"))
+        return Answer(Verdict.REJECT, "no")
+
+    log = Log(into, "text", time.monotonic)
+    settings = Settings.from_environment({"CVM_LOOKUP_SECRET": ""})
+    respond = make_respond(settings, lambda _, __: (ask, Knowing()), Slots(1)[0], log)
+    for account in ("joe", "joe", "joe", "joe", "ann"):
+        respond(request(account))
+    assert sum(seen) == 4
+    os.close(into)
+    os.close(out)
+
+
+def test_what_was_gathered_under_load_is_in_the_log_soon(host: Host) -> None:
+    with serving(host, CVM_WORKERS="1") as server:
+        for _ in range(100):
+            pending(server, "nobody-knows").close()
+        until(lambda: server.log.read_text().count("nobody-knows@") == 100, "100 lines")
+
+
+def test_no_gathered_line_is_lost_when_the_server_ends(host: Host) -> None:
+    with serving(host) as server:
+        for _ in range(100):
+            server.ask("somebody", "elsewhere.example")
+        server.stop()
+        assert server.log.read_text().count("somebody@") == 100
 
 
 def test_a_look_up_that_hangs_is_ended_at_the_deadline_and_others_go_on(trap: Host) -> None:

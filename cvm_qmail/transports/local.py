@@ -6,19 +6,29 @@ patience, since most clients have sent everything by then; if it needs longer it
 worker goes on to others.  A parked client is closed when its time is over.  Answers are shorter than
 any socket's buffer, so that writing one never waits.
 
+A worker waits in accept(2) itself: that wakes one worker for one connection, and costs a third of
+what waiting in epoll and then accepting does.  A parked client that stirs, and whoever else wants the
+worker to look about, makes the listening socket non-blocking by a signal's handler: the accept that
+the signal interrupted is tried again then, and returns.  The socket is shared, so that other workers
+may return as well, and a signal may come just before the call: whoever still wants to wait makes it
+blocking again, and no wait is longer than `IDLE`.
+
 Source: cvm 0.97 (module_local.c, client_xfer_local.c); unix(7).
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
+import signal
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from struct import Struct
 from typing import NamedTuple
 
 BACKLOG = 1024
@@ -35,8 +45,10 @@ PARKED_LIMIT = 512
 PATIENCE = 1
 """Milliseconds in which a new client is expected to finish its request; none for the client after one that did not."""
 
-IDLE = 0.5
-"""Seconds after which an idle worker looks for connections that another one was woken for, and did not take."""
+IDLE = 0.1
+"""Seconds that a worker waits for a connection before it looks about."""
+
+_TIMEVAL = Struct("@ll")
 
 Respond = Callable[[bytes], bytes]
 
@@ -162,6 +174,12 @@ def remove(path: bytes, ours: Inode) -> None:
         pass  # gone already, or not ours to remove any more
 
 
+def interrupt(listener: socket.socket) -> None:
+    """Makes a worker that waits for a connection look about, if a signal interrupts it now."""
+    with suppress(OSError):  # closed
+        os.set_blocking(listener.fileno(), False)
+
+
 class Worker:
     """The loop of one worker: receives, hands over, sends; it decides nothing."""
 
@@ -171,55 +189,53 @@ class Worker:
         respond: Respond,
         *,
         timeout: float,
-        wake: int,
         stopping: Callable[[], bool],
         afterwards: Callable[[], None],
+        idle: Callable[[], None],
     ) -> None:
         """`timeout`: seconds for a client to send its request.
 
-        `wake`: a descriptor that becomes readable when `stopping` may have changed.
-        `afterwards` is called when an answer is out.
+        A signal that may have changed `stopping` calls `interrupt`.  `afterwards` is called when an
+        answer is out, `idle` when nobody is waiting for one.
         """
         self._listener = listener
         self._respond = respond
         self._timeout = timeout
-        self._wake = wake
         self._stopping = stopping
         self._afterwards = afterwards
-        self._epoll = select.epoll()
+        self._idle = idle
         self._poll = select.poll()
         self._polled = -1
         self._parked: dict[int, _Parked] = {}
+        self._parked_events = select.epoll()
+        self._stirred = False
+        """Whether a parked client may have sent something."""
         self._patience = PATIENCE
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def run(self) -> None:
         """Serves until `stopping`, then finishes what is in hand."""
-        listening = self._listener.fileno()
-        self._epoll.register(listening, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        self._epoll.register(self._wake, select.EPOLLIN)
-        while not self._stopping():
-            events = self._epoll.poll(self._until_next_end(IDLE) if self._parked else IDLE)
-            if not events:
-                self._accept()
-                self._afterwards()
-            for fd, event in events:
-                if fd == listening:
-                    self._accept()
-                elif fd != self._wake:
-                    self._continue(fd, event)
-            if self._parked:
-                self._end_overdue()
+        signal.signal(signal.SIGIO, self._on_stir)
+        signal.siginterrupt(signal.SIGIO, False)  # a wait with a time-out, as ours, is interrupted all the same
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(IDLE), int(IDLE % 1 * 1e6)))
+        accept, stopping, parked = self._accept, self._stopping, self._parked
+        while not stopping():
+            if not accept():
+                self._idle()
+                if not self._stirred and not stopping():
+                    os.set_blocking(self._listener.fileno(), True)
+            if parked:
+                self._look_after_parked(0)
         for _ in range(BACKLOG):  # those that connected before; under load there is always one more
-            if not self._accept():
+            interrupt(self._listener)
+            if not accept():
                 break
-        self._epoll.unregister(listening)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
         self._listener.close()
-        self._epoll.unregister(self._wake)
-        while self._parked:
-            for fd, event in self._epoll.poll(self._until_next_end(IDLE)):
-                self._continue(fd, event)
-            self._end_overdue()
+        self._stirred = True
+        while parked:
+            self._look_after_parked(self._until_next_end())
+            self._stirred = True
 
     # -- a new client -----------------------------------------------------------------------------
 
@@ -228,11 +244,9 @@ class Worker:
         try:
             fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  makes no socket object
         except BlockingIOError:
-            return False  # another worker was faster
+            return False
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._turn_away()
-            return error.errno == errno.ECONNABORTED
+            return self._not_accepted(error)
         if fd != self._polled:  # it is nearly always the same one, the lowest that is free
             if self._polled >= 0:
                 self._poll.unregister(self._polled)
@@ -245,6 +259,16 @@ class Worker:
             self._patience = 0
             self._park(fd)
         return True
+
+    def _not_accepted(self, error: OSError) -> bool:
+        """What to do about an error of accept(2); whether to try again at once."""
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if error.errno != errno.ECONNABORTED:
+                time.sleep(IDLE)  # nothing that could happen here; it must not become a busy loop
+            return error.errno == errno.ECONNABORTED
+        if select.select([self._listener], [], [], IDLE)[0]:  # it is said even if nobody is there
+            self._turn_away()
+        return False
 
     def _turn_away(self) -> None:
         """No descriptor left: closes one connection, which its client takes for a temporary failure."""
@@ -279,9 +303,23 @@ class Worker:
     def _park(self, fd: int) -> None:
         if len(self._parked) >= PARKED_LIMIT:
             self._close(next(iter(self._parked)))
-        os.set_blocking(fd, False)
         self._parked[fd] = _Parked(time.monotonic() + self._timeout)
-        self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)  # SIGIO when something comes
+        self._parked_events.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        self._stirred = True  # it may have come just before
+
+    def _on_stir(self, *_: object) -> None:
+        self._stirred = True
+        interrupt(self._listener)
+
+    def _look_after_parked(self, seconds: float) -> None:
+        """Goes on with those who sent something, and closes those whose time is over."""
+        if self._stirred:
+            self._stirred = False
+            for fd, event in self._parked_events.poll(seconds):
+                self._continue(fd, event)
+        self._end_overdue()
 
     def _continue(self, fd: int, event: int) -> None:
         """A parked client has sent something, or everything."""
@@ -289,7 +327,7 @@ class Worker:
         if client is None:
             return  # closed while an earlier event was handled
         if event & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
-            self._epoll.unregister(fd)
+            self._parked_events.unregister(fd)
             del self._parked[fd]
             if client.drained:
                 self._answer_drained(fd, client)
@@ -311,15 +349,13 @@ class Worker:
         self._afterwards()
 
     def _close(self, fd: int) -> None:
-        self._epoll.unregister(fd)
+        self._parked_events.unregister(fd)
         del self._parked[fd]
         os.close(fd)
 
-    def _until_next_end(self, most: float) -> float:
+    def _until_next_end(self) -> float:
         """Seconds until the parked client that waits longest is overdue."""
-        for client in self._parked.values():
-            return min(most, max(0.0, client.end - time.monotonic()))
-        return most
+        return max(0.0, next(iter(self._parked.values())).end - time.monotonic())
 
     def _end_overdue(self) -> None:
         now = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import stat
 import threading
@@ -127,6 +128,36 @@ def test_more_silent_clients_than_a_worker_keeps_push_the_oldest_out(host: Host)
         assert users_in(finish(silent.pop(), request("joe"))) == b"joe"
         for connection in silent:
             connection.close()
+
+
+def test_a_worker_that_waits_for_a_connection_is_woken_by_a_slow_client_and_not_by_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(local, "IDLE", 3600.0)
+    with a_folder() as folder:
+        listener, _ = local.listen(os.fsencode(folder / "s"), 0o700, -1, -1)
+        worker = os.fork()
+        if not worker:
+            local.Worker(listener, bytes.upper, timeout=3600, stopping=bool, afterwards=int, idle=int).run()
+        try:
+            slow = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+            for connection in slow:
+                connection.settimeout(PATIENCE)
+                connection.connect(str(folder / "s"))
+            until(lambda: flags(worker, os.O_ASYNC) == 3, "all of them are parked")
+            for connection in slow:
+                connection.sendall(b"slo")
+                assert finish(connection, b"w") == b"SLOW"
+        finally:
+            os.kill(worker, signal.SIGKILL)
+            os.waitpid(worker, 0)
+            listener.close()
+
+
+def flags(pid: int, flag: int) -> int:
+    """How many open files of a process have this flag."""
+    files = Path(f"/proc/{pid}/fdinfo").iterdir()
+    return sum(1 for file in files if int(file.read_text().split("flags:")[1].split()[0], 8) & flag)
 
 
 # -- odd requests -------------------------------------------------------------------------------------
