@@ -6,6 +6,8 @@ is answered to nothing.  The codec and its declaration in `dissect` say the same
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from memory import module, request, responding, small
 
 from cvm_qmail import dissect, wire
@@ -48,9 +50,9 @@ def declared(data: bytes) -> wire.Request:
     return wire.Request(parts.version, parts.nonce, {value.type: value.data for value in parts.credentials})
 
 
-def said(parse: object, data: bytes) -> object:
+def said(parse: Callable[[bytes], object], data: bytes) -> object:
     """What a parser says; None: it refuses."""
     try:
-        return parse(data)  # type: ignore[operator]
+        return parse(data)
     except wire.Malformed:
         return None

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hosts import _cdb, as_bytes
 
@@ -20,6 +20,7 @@ from cvm_qmail.rules.domains import Controls
 from cvm_qmail.rules.dotqmail import DotQmail, Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Tables
 from cvm_qmail.tables.cdb import Database
 from cvm_qmail.tables.control import parse
 from cvm_qmail.tables.rights import Rights
@@ -124,9 +125,14 @@ def settings(**variables: str) -> Settings:
     return Settings.from_environment(variables)
 
 
+def tables(memory: Memory) -> Tables:
+    """A host in memory as what it is for rules: all of `Tables` that they ask."""
+    return cast("Tables", memory)
+
+
 def module(memory: Memory, programs: tuple[Program, ...] = (), **variables: str) -> Module:
     """cvm-qmail on a host in memory."""
-    return qmail(memory, settings(**variables), [Plugin(program) for program in programs])  # type: ignore[arg-type]
+    return qmail(tables(memory), settings(**variables), [Plugin(program) for program in programs])
 
 
 def ask(memory: Memory, address: str, programs: tuple[Program, ...] = (), **variables: str) -> Answer:

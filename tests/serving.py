@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hosts import Host, a_folder
 
@@ -53,11 +53,11 @@ class Server(NamedTuple):
     def path(self) -> Path:
         return Path(self.module.removeprefix("cvm-local:"))
 
-    def ask(self, account: str | bytes, domain: str | bytes | None = "example.org", **how: object) -> wire.Response:
+    def ask(self, account: str | bytes, domain: str | bytes | None = "example.org", **how: Any) -> wire.Response:
         """What the server says of an address."""
         domain = domain.encode("latin-1") if isinstance(domain, str) else domain
         account = account.encode("latin-1") if isinstance(account, str) else account
-        return client.ask(self.module, account, domain, **how)  # type: ignore[arg-type]
+        return client.ask(self.module, account, domain, **how)
 
     def send(self, packet: bytes) -> bytes:
         """Bytes there, bytes back."""

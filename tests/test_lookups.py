@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from memory import ALIAS, JOE, Asking, ask, controls, home, module, settings, small
+from memory import ALIAS, JOE, Asking, ask, controls, home, module, settings, small, tables
 
 from cvm_qmail import wire
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
@@ -339,11 +339,11 @@ def test_without_a_file_no_program_is_asked() -> None:
 
 def test_programs_that_are_not_installed_are_said_at_start() -> None:
     with pytest.raises(BadSetting, match="CVM_QMAIL_PROGRAMS: found 'no-such-program'"):
-        load_programs(small(), settings(CVM_QMAIL_PROGRAMS="no-such-program"))  # type: ignore[arg-type]
+        load_programs(tables(small()), settings(CVM_QMAIL_PROGRAMS="no-such-program"))
 
 
 def test_no_programs_can_be_wished() -> None:
-    assert load_programs(small(), settings(CVM_QMAIL_PROGRAMS="")) == []  # type: ignore[arg-type]
+    assert load_programs(tables(small()), settings(CVM_QMAIL_PROGRAMS="")) == []
 
 
 # -- how a server asks --------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from memory import ask, module, request, responding, small
 
 from cvm_qmail import log, wire
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
+from cvm_qmail.lookups import Module
 from cvm_qmail.responder import Event, responder
 from cvm_qmail.wire import Code, Fact, Request
 
@@ -18,10 +21,12 @@ def yes(_recipient: Recipient, _request: Request) -> Answer:
     return YES
 
 
-def answer(packet: bytes, to: object = yes, secret: bytes | None = b"") -> tuple[wire.Response, Event]:
+def answer(
+    packet: bytes, to: Module | Callable[..., Answer] = yes, secret: bytes | None = b""
+) -> tuple[wire.Response, Event]:
     """The response, and the one event that was reported."""
     events: list[Event] = []
-    response = wire.parse_response(responding(to, events, secret)(packet), packet[0])  # type: ignore[arg-type]
+    response = wire.parse_response(responding(to, events, secret)(packet), packet[0])
     (event,) = events
     return response, event
 
@@ -319,11 +324,13 @@ def test_a_malformed_request_is_malformed_whatever_the_secret(secret: bytes | No
 # -- what nobody foresaw ------------------------------------------------------------------------------
 
 
-def unforeseen_by(to: object, packet: bytes = request(nonce=b"salt", account=b"joe", secret=b"pa-ss")) -> Event:
+def unforeseen_by(
+    to: Callable[..., Answer], packet: bytes = request(nonce=b"salt", account=b"joe", secret=b"pa-ss")
+) -> Event:
     """The event after an exception; the answer is temporary."""
     events: list[Event] = []
     respond = responder(
-        to,  # type: ignore[arg-type]
+        to,
         secret=b"",
         report=events.append,
         clock=lambda: 0.0,
@@ -350,7 +357,7 @@ def test_an_acceptance_without_facts_is_a_fault_of_the_module_and_temporary() ->
 
 
 def test_facts_that_are_none_are_a_fault_of_the_module_and_temporary() -> None:
-    unforeseen_by(lambda *_: YES._replace(facts=JOE._replace(userid="5001")))  # type: ignore[arg-type]
+    unforeseen_by(lambda *_: YES._replace(facts=JOE._replace(userid="5001")))  # type: ignore[arg-type]  # the fault
 
 
 def test_an_answer_that_is_none_is_a_fault_of_the_module_and_temporary() -> None:

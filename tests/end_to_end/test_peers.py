@@ -6,7 +6,7 @@ One host has an address of each kind; each client is asked about each, over each
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -254,11 +254,14 @@ def listed(first: Server, second: Server) -> Module:
     return Module(f"{first.module},{second.module}", {"CVM_LOOKUP_SECRET": ""})
 
 
+Chain = Callable[[Server, Server], Module]
+
+
 @CVM
 @pytest.mark.parametrize("chain", [chained, listed])
-def test_a_chain_goes_on_to_the_module_whose_domain_it_is(host: Host, chain: object) -> None:
+def test_a_chain_goes_on_to_the_module_whose_domain_it_is(host: Host, chain: Chain) -> None:
     with two_servers(host) as (first, second):
-        module = chain(first, second)  # type: ignore[operator]
+        module = chain(first, second)
         assert module.ask("cvm-testclient", *JOE) == (0, facts_of_joe(host), "")
         status, output, _ = module.ask("cvm-testclient", "joe", "second.example")
         assert status == 0
@@ -271,9 +274,9 @@ def test_a_chain_goes_on_to_the_module_whose_domain_it_is(host: Host, chain: obj
 
 @CVM
 @pytest.mark.parametrize("chain", [chained, listed])
-def test_a_chain_stops_at_a_module_that_cannot_tell(host: Host, chain: object) -> None:
+def test_a_chain_stops_at_a_module_that_cannot_tell(host: Host, chain: Chain) -> None:
     with two_servers(host) as (first, second):
-        module = chain(first, second)  # type: ignore[operator]
+        module = chain(first, second)
         assert module.ask("cvm-testclient", *STICKY)[0] == 4
         second.stop()
         assert "sticky" not in second.log.read_text()

@@ -13,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -284,13 +285,17 @@ def holds_a_client(worker: int) -> bool:
     return sum(os.readlink(fd).startswith("socket:") for fd in descriptors.iterdir()) > 1
 
 
+def has_started(service: Service, times: int) -> bool:
+    return service.log.count("Starting.") == times
+
+
 @RUNIT
 def test_runit_a_second_runsv_starts_clean(services: Services) -> None:
     service = services.add_cvm_rcptto("runit/cvm-rcptto")
     for starts in (1, 2):
         with runsvdir(services):
             until(lambda: service.answers() == 0, "the service answers")
-            until(lambda starts=starts: service.log.count("Starting.") == starts, "started once")  # type: ignore[misc]
+            until(partial(has_started, service, starts), "started once")
         assert not service.path.exists()
         assert service.log.count("Stopping.") == starts
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from cvm_qmail.answer import Unavailable
@@ -35,10 +37,10 @@ def test_a_build_may_mind_group_write_as_well() -> None:
     assert trouble(lambda: judge_home(Home(0o40775, {}), 0o022)) == "home-writable"
 
 
-def trouble(call: object) -> str:
+def trouble(call: Callable[[], object]) -> str:
     """The reason why it cannot be told; empty: it can."""
     try:
-        call()  # type: ignore[operator]
+        call()
     except Unavailable as unavailable:
         return unavailable.reason
     return ""
