@@ -5,19 +5,23 @@ holds the two together: both say the same of any bytes, or both refuse with `Mal
 never imports this file (it is twenty to fifty times slower); `cvmctl decode` and the tests do.
 
 Unlike `wire`, it keeps every value in its place: also a repeated one, and one of a type that has no name.
+`walk_request` and `walk_response` say moreover where in the packet each part is, and take a damaged
+packet apart up to the damage.
 
 Source: the protocol documents of cvm 0.97.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from construct import (  # type: ignore[import-untyped]  # it has no stubs
     Byte,
     Const,
+    ConstError,
     ConstructError,
     ExprAdapter,
     GreedyBytes,
@@ -58,6 +62,35 @@ class DissectedResponse(NamedTuple):
     """Name of the code; empty: it has none."""
     nonce: bytes
     facts: tuple[Value, ...]
+
+
+class Part(NamedTuple):
+    """A part of a packet, in its place."""
+
+    offset: int
+    size: int
+    """Bytes that it takes up, with its type and length."""
+    name: str
+    """Of its type, or what it is: version, code, nonce, credential, end; empty: its type has none."""
+    type: int | None
+    """None: it has none."""
+    data: bytes
+
+
+class Damage(NamedTuple):
+    """Where a packet ceases to be one."""
+
+    offset: int
+    """Of the part that is damaged."""
+    what: str
+    """Quotes nothing of it."""
+
+
+class Walk(NamedTuple):
+    """The parts of a packet up to the damage, if there is one."""
+
+    parts: tuple[Part, ...]
+    damage: Damage | None
 
 
 # -- the declaration ----------------------------------------------------------------------------------
@@ -120,6 +153,95 @@ def dissect_response(packet: bytes, version: int = 2) -> DissectedResponse:
     """The parts of a response to a request of `version`.  Raises `Malformed`."""
     parts = _parse(_RESPONSES[1 if version == 1 or packet == _VERSION_UNKNOWN else 2], packet)
     return DissectedResponse(parts.code, _name(parts.code, Code), parts.get("nonce", b""), _named(parts.facts, Fact))
+
+
+# -- going along --------------------------------------------------------------------------------------
+
+
+def walk_request(packet: bytes) -> Walk:
+    """The parts of what should be a request.  The third string of version 1 has no type: it is `credential`."""
+    return _walk(packet, _along_request)
+
+
+def walk_response(packet: bytes, version: int = 2) -> Walk:
+    """The parts of what should be a response to a request of `version`."""
+    form = _String if version == 1 or packet == _VERSION_UNKNOWN else _Counted
+
+    def along(steps: _Steps) -> None:
+        steps.take("code", Byte)
+        if form is _Counted:
+            steps.take("nonce", _Counted)
+        steps.values(form, Fact)
+
+    return _walk(packet, along)
+
+
+def _along_request(steps: _Steps) -> None:
+    version = steps.take("version", Byte)
+    if version == 2:
+        steps.take("nonce", _Counted)
+        steps.values(_Counted, Credential)
+    elif version == 1:
+        for kind in (Credential.ACCOUNT, Credential.DOMAIN):
+            steps.take(kind.name, _String, kind)
+        if steps.take("credential", _String):
+            steps.take("end", Const(b"\0"))
+        else:  # there is none, and this was the end
+            steps.parts[-1] = steps.parts[-1]._replace(name="end")
+    else:
+        del steps.parts[:]
+        raise _Stop(0, f"version: {version}, expected 1 or 2")
+
+
+class _Stop(Exception):
+    """The walk ends here."""
+
+
+class _Steps:
+    """How far a walk has come."""
+
+    def __init__(self, packet: bytes) -> None:
+        self._stream = io.BytesIO(packet)
+        self.parts: list[Part] = []
+
+    def take(self, name: str, form: Any, kind: int | None = None, start: int | None = None) -> Any:
+        """The next part (which began at `start`, with its type)."""
+        at = self._stream.tell() if start is None else start
+        try:
+            value = form.parse_stream(self._stream)
+        except ConstError:
+            raise _Stop(at, f"{name}: something else than the zero byte that ends a packet") from None
+        except ConstructError as error:
+            said = str(error).splitlines()[-1].replace("stream read less than specified amount", "cut short")
+            raise _Stop(at, f"{name or f'value of type {kind}'}: {said}") from None
+        data = value if isinstance(value, bytes) else bytes([value or 0])
+        self.parts.append(Part(at, self._stream.tell() - at, name, kind, data))
+        return value
+
+    def values(self, form: Any, names: type[IntEnum]) -> None:
+        """All pairs of a type and a value, and the end."""
+        while kind := self.take("type", Byte):
+            start = self.parts.pop().offset
+            self.take(_name(kind, names), form, kind, start)
+        self.parts[-1] = self.parts[-1]._replace(name="end")
+
+    def finish(self, length: int) -> None:
+        """The packet has to be over."""
+        at = self._stream.tell()
+        if at < length:
+            raise _Stop(at, f"{length - at} bytes after the end")
+        if length > LIMIT:
+            raise _Stop(LIMIT, f"packet: {length} bytes, expected at most {LIMIT}")
+
+
+def _walk(packet: bytes, along: Callable[[_Steps], None]) -> Walk:
+    steps = _Steps(packet)
+    try:
+        along(steps)
+        steps.finish(len(packet))
+    except _Stop as stop:
+        return Walk(tuple(steps.parts), Damage(*stop.args))
+    return Walk(tuple(steps.parts), None)
 
 
 # -- putting together ---------------------------------------------------------------------------------

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from cvm_qmail.dissect import (
+    Damage,
     DissectedRequest,
     DissectedResponse,
+    Part,
     Value,
     build_request,
     build_response,
     dissect_request,
     dissect_response,
+    walk_request,
+    walk_response,
 )
 from cvm_qmail.wire import Credential, Malformed
 
@@ -72,6 +76,27 @@ def test_a_code_without_a_name_is_a_code() -> None:
 def test_a_malformed_packet_is_refused_with_the_place(packet: bytes, said: str) -> None:
     with pytest.raises(Malformed, match=said):
         dissect_request(packet)
+
+
+def test_a_damaged_packet_is_taken_apart_up_to_the_damage() -> None:
+    walk = walk_request(b"\2\1n\1\3joe\2\x05x")
+    assert walk.parts == (
+        Part(0, 1, "version", None, b"\2"),
+        Part(1, 2, "nonce", None, b"n"),
+        Part(3, 5, "ACCOUNT", 1, b"joe"),
+    )
+    assert walk.damage == Damage(8, "DOMAIN: cut short, expected 5, found 1")
+
+
+def test_every_part_of_a_sound_packet_has_its_place() -> None:
+    walk = walk_response(b"\0\x01joe\0\xc8?\0\0", 1)
+    assert walk.damage is None
+    assert walk.parts == (
+        Part(0, 1, "code", None, b"\0"),
+        Part(1, 5, "USERNAME", 1, b"joe"),
+        Part(6, 3, "", 200, b"?"),
+        Part(9, 1, "end", None, b"\0"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ COMMANDS = {
     "ask": ("ask", "Put one question to a module, and print the facts of its answer."),
     "audit": ("audit", "Compare what qmail-send's logs say of deliveries with today's verdicts."),
     "check": ("check", "Look up many addresses, from a list or a mailbox."),
+    "decode": ("decode", "Take a captured request or response apart, field by field."),
+    "list": ("addresses", "List every address that would be accepted."),
     "trace": ("trace", "Explain step by step how qmail treats an address."),
 }
 """Name of the subcommand: the module here that has it under the same name as itself, and what it is for."""

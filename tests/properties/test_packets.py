@@ -54,6 +54,43 @@ def test_codec_and_declaration_say_the_same_of_a_response_or_both_refuse(packet:
         assert said == wire.Response(declared.code, declared.nonce, facts)
 
 
+@given(strategies.packets)
+def test_a_walk_along_a_request_finds_what_the_declaration_finds_and_fails_where_it_fails(packet: bytes) -> None:
+    declared = value_or_malformed(lambda: dissect.dissect_request(packet))
+    walk = dissect.walk_request(packet)
+    judge_walk(packet, walk, sound=declared is not None)
+    if declared is not None:
+        there = [part for part in walk.parts if part.type is not None or part.name == "credential"]
+        absent = [part for part in there if declared.version == 1 and part.name == "DOMAIN" and not part.data]
+        values = [part.data for part in there if part not in absent]
+        assert values == [value.data for value in declared.credentials]
+
+
+@given(strategies.responses, versions)
+def test_a_walk_along_a_response_finds_what_the_declaration_finds_and_fails_where_it_fails(
+    packet: bytes, version: int
+) -> None:
+    declared = value_or_malformed(lambda: dissect.dissect_response(packet, version))
+    walk = dissect.walk_response(packet, version)
+    judge_walk(packet, walk, sound=declared is not None)
+    if declared is not None:
+        values = [(part.type, part.data) for part in walk.parts if part.type is not None]
+        assert values == [(value.type, value.data) for value in declared.facts]
+
+
+def judge_walk(packet: bytes, walk: dissect.Walk, *, sound: bool) -> None:
+    """The parts follow one another without a gap, up to the end or the damage."""
+    at = 0
+    for part in walk.parts:
+        assert part.offset == at
+        at += part.size
+    assert (walk.damage is None) is sound
+    if walk.damage is None:
+        assert at == len(packet)
+    else:
+        assert walk.damage.offset == at or walk.damage.offset == wire.LIMIT < at
+
+
 @given(versions, st.binary(max_size=300), st.dictionaries(st.integers(0, 256), strategies.values, max_size=4))
 def test_codec_and_declaration_make_the_same_request_or_both_refuse(
     version: int, nonce: bytes, credentials: dict[int, bytes]
