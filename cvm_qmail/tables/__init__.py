@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from cvm_qmail.answer import Table, Unavailable
@@ -25,11 +26,12 @@ from cvm_qmail.tables.errors import REFUSED, describe
 from cvm_qmail.tables.files import Status, View, open_file
 from cvm_qmail.tables.folders import Folders
 from cvm_qmail.tables.identity import Identity, same
-from cvm_qmail.tables.kept import Kept
+from cvm_qmail.tables.kept import Kept, Open
+from cvm_qmail.tables.looking import ByBits, Looks, Switched
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Rights, Switch
 
-__all__ = ["Evidence", "Hazards", "Note", "Rights", "Tables", "Watched"]
+__all__ = ["Evidence", "Hazards", "Looks", "Note", "Rights", "Tables", "Watched"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -108,7 +110,7 @@ class Tables:
         )
         self._users_cdb = Kept(self._root + b"/users/cdb", "cdb-unreadable", open_database, changes=self._changes)
         self._check_at = 0.0
-        self._databases: dict[tuple[bytes, Rights | None], Kept[Database]] = {}
+        self._databases: dict[tuple[bytes, Rights | None, bool], Kept[Database]] = {}
 
     def begin(self) -> None:
         """A request begins: what was seen of folders for the last one is forgotten."""
@@ -238,6 +240,22 @@ class Tables:
         """Whether files may be made in the folder `path`: False for what is no folder, None if nothing is there."""
         return self._ask("writable", self._view(rights).writable, path)
 
+    def looking(self, rights: Rights, home: bytes, function: Callable[[Looks], V]) -> V:
+        """``function(looks)``: much to look at with `rights`, most of it below `home`, which `home()` has entered.
+
+        What is looked at otherwise meanwhile, has to be looked at by `as_self`.
+        """
+        if not self._switch.may and rights != self._switch.own:
+            return function(ByBits(self, rights))
+        looks = Switched(home, self._folders, HIDDEN, self._asked, partial(self._cdb, rights, None))
+        if not self._switch.may:
+            return function(looks)
+        return self._switch.run(rights, function, looks)
+
+    def as_self(self, function: Callable[[], V]) -> V:
+        """``function()`` with this process's own rights, from within `looking`."""
+        return self._switch.run(self._switch.own, function) if self._switch.may else function()
+
     def exact(self, rights: Rights | None) -> bool:
         """Whether this process looks with exactly these rights: then what it is refused, that user is refused."""
         self._folders.doubt()
@@ -258,14 +276,21 @@ class Tables:
         What is in a `secret` one no trace shows.  `sound`: it is a trouble if the file as a whole does
         not look like a constant database, not only where a search comes to the damage.
         """
-        self._door(path)
-        kept = self._databases.pop((path, rights), None)
+        self._folders.doubt()
+        opener = None if rights is None else self._view(rights).open
+        return self._cdb(rights, opener, path, secret, sound)
+
+    def _cdb(
+        self, rights: Rights | None, opener: Open | None, path: bytes, secret: bool, sound: bool
+    ) -> Table[bytes, bytes] | None:
+        self._hazards.enter(path)
+        key = path, rights, opener is None
+        kept = self._databases.pop(key, None)
         if kept is None:
             if len(self._databases) >= CDB_LIMIT:
                 del self._databases[next(iter(self._databases))]
-            opener = None if rights is None else self._view(rights).open
             kept = Kept(path, "cdb-unreadable", open_sound_database if sound else open_database, opener)
-        self._databases[path, rights] = kept  # the one used last stands last
+        self._databases[key] = kept  # the one used last stands last
         database = kept.now()
         if database is None or secret:
             return database
@@ -284,9 +309,13 @@ class Tables:
 
         `shown` is what a trace sees in the place of a value.
         """
+        self._folders.doubt()
+        return self._asked(name, function, path, shown)
+
+    def _asked(self, name: str, function: Callable[[bytes], V], path: bytes, shown: object) -> V | None:
         value: V | Unavailable | None = None
         try:
-            self._door(path)
+            self._hazards.enter(path)
             value = function(path)
         except (FileNotFoundError, NotADirectoryError):
             pass

@@ -92,19 +92,31 @@ class Switch:
         if self._full is not None:
             self._bare = _Words(*words)
             self._bare[0] &= ~_FILE_CAPABILITIES
+        self._now = self.own
 
     def run(self, rights: Rights, function: Callable[..., T], *arguments: object) -> T:
-        """``function(*arguments)`` with `rights`.  Raises `Unavailable` if they could not be had."""
+        """``function(*arguments)`` with `rights`.  Raises `Unavailable` if they could not be had.
+
+        It may be called again from within, for other rights or for the process's own.
+        """
+        before, self._now = self._now, rights
         if self._bare is not None:
-            _set_capabilities(self._bare)
+            self._take_capabilities(rights)
         _setfsgid(rights.gid)
         _setfsuid(rights.uid)
         try:
             return function(*arguments)
         finally:
-            had_uid = _setfsuid(self.own.uid)
-            had_gid = _setfsgid(self.own.gid)
-            if self._full is not None:
-                _set_capabilities(self._full)
+            had_uid = _setfsuid(before.uid)
+            had_gid = _setfsgid(before.gid)
+            self._now = before
+            if self._bare is not None:
+                self._take_capabilities(before)
             if (had_uid, had_gid) != rights:  # the kernel does not know this id: whatever was found is void
                 raise Unavailable("bad-id", f"cannot look with uid {rights.uid}, gid {rights.gid}")
+
+    def _take_capabilities(self, rights: Rights) -> None:
+        """All that this process has for itself, none that concern files for anybody else."""
+        words = self._full if rights == self.own else self._bare
+        if words is not None:
+            _set_capabilities(words)
