@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
@@ -14,7 +15,7 @@ from hosts import Host
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.dotqmail import DotQmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Rights, Tables
+from cvm_qmail.tables import Rights, Tables, files
 from cvm_qmail.tables.errors import REFUSED, TEMPORARY
 
 pytestmark = pytest.mark.root
@@ -98,6 +99,44 @@ def test_odd_bytes_in_names_are_just_bytes(host: Host) -> None:
     assert dotqmail(host, name) == DotQmail(0o100644, b"")
 
 
+# -- ways that change ---------------------------------------------------------------------------------
+
+
+def test_a_way_that_leads_elsewhere_since_it_was_looked_at_is_gone_with_the_users_rights(host: Host) -> None:
+    host.folder("users/secret/joe")
+    host.file("users/secret/joe/.qmail-it", b"./x\n")
+    (host.root / "users/secret").chmod(0o700)
+    tables = Tables(Settings.from_environment(host.environment))
+    tables.begin()
+    home = tables.home(os.fsencode(host.root / "home/joe"), JOE)
+    (host.root / "home").rename(host.root / "moved")
+    (host.root / "home").symlink_to("users/secret")
+    with pytest.raises(Unavailable, match="dotqmail-denied"):
+        home.files.get(NAME)
+
+
+@pytest.fixture(params=["", "an old kernel"])
+def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the kernel does not know openat2."""
+    if request.param:
+        monkeypatch.setattr(files, "_OPENAT2", ctypes.c_long(9999))
+    return bool(request.param)
+
+
+def test_no_link_is_followed_at_the_end_and_none_on_the_way_if_the_kernel_can_tell(host: Host, old: bool) -> None:
+    home = host.root / "home/joe"
+    os.close(files.open_without_links(os.fsencode(home / ".qmail-foo")))
+    (home / "link").symlink_to(".qmail-foo")
+    (host.root / "home/way").symlink_to("joe")
+    refused = [home / "link"] if old else [home / "link", host.root / "home/way/.qmail-foo"]
+    for path in refused:
+        with pytest.raises(OSError, match=str(path)) as error:
+            files.open_without_links(os.fsencode(path))
+        assert error.value.errno == errno.ELOOP
+    with pytest.raises(FileNotFoundError):
+        files.open_without_links(os.fsencode(home / "nothing"))
+
+
 # -- errors -------------------------------------------------------------------------------------------
 
 
@@ -108,12 +147,13 @@ def failing(host: Host, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None
     real = os.open
 
     def fail(number: int) -> None:
-        def opens(path: bytes, *arguments: int) -> int:
+        def opens(path: bytes, flags: int = os.O_RDONLY, *more: int) -> int:
             if isinstance(path, bytes) and path.endswith(NAME):
                 raise OSError(number, os.strerror(number), path)
-            return real(path, *arguments)
+            return real(path, flags, *more)
 
         monkeypatch.setattr(os, "open", opens)
+        monkeypatch.setattr(files, "open_without_links", opens)
 
     return fail
 
