@@ -6,10 +6,11 @@ Source: vpopmail's vpopmail.h (struct vqpasswd, the pw_gid bits), qmail-users(5)
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from cvm_qmail.lookups import Proof
-from cvm_qmail.tables.files import Status
+if TYPE_CHECKING:
+    from cvm_qmail.lookups import Proof
+    from cvm_qmail.tables.files import Status
 
 
 class Flag(IntFlag):

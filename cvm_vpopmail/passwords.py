@@ -121,6 +121,7 @@ class Stored:
     def _cram_md5(self, proof: Challenge) -> HMAC:
         import hmac
 
+        _md5()  # if the host has none, this fails, and not hmac with the key in hand
         digest = hmac.new(self._clear_text(), digestmod=_md5)
         digest.update(proof.challenge)
         return digest
@@ -187,33 +188,39 @@ def _crypt_r() -> Callable[..., Any]:
     raise Unavailable("crypt", detail, code=Code.CONFIG)
 
 
-class Waste:
-    """Tries proofs so that an unknown account takes as long as a wrong password.
+class Wasted:
+    """Tries proofs on one service so that an unknown account takes as long as a wrong password.
 
     An unknown account's proof is tried on the kind of hash (algorithm, cost, salt; never a digest) of the
-    last account of its domain whose hash was made in time; so one that costs absurdly much, or that crypt
-    refuses, is never a kind.
+    last account of its domain whose hash was made to the end; so one that costs absurdly much, or that
+    crypt refuses, is never a kind.
     """
 
-    __slots__ = ("_kinds", "_limit")
+    __slots__ = ("_kinds", "_limit", "_service")
 
-    def __init__(self, limit: int = DOMAINS) -> None:
+    def __init__(self, service: str, limit: int = DOMAINS) -> None:
+        self._service = service
         self._limit = limit
         self._kinds: dict[bytes, bytes] = {}
         """By domain; the one seen last comes last."""
 
-    def proves(self, domain: bytes, secret: Secret | None, proof: Proof, service: str) -> bool:
-        """Whether this proof is the right one; `secret` None: there is no such account.  Raises `Unavailable`."""
-        if isinstance(secret, Stored):
-            right = secret.tried(proof, service)
-            if right is not None:
-                if isinstance(proof, Password):
-                    self._remember(domain, secret._kind())  # noqa: SLF001  its own
-                return right
-        elif secret is not None:
-            return secret.proves(proof, service)
-        self._spend(domain, proof, service)
-        return False
+    def proves(self, domain: bytes, secret: Secret, proof: Proof) -> bool:
+        """Whether this proof is the right one for an account of `domain`.  Raises `Unavailable`."""
+        if not isinstance(secret, Stored):
+            return secret.proves(proof, self._service)
+        right = secret.tried(proof, self._service)
+        if right is None:
+            self.on(domain, proof)
+            return False
+        if isinstance(proof, Password):
+            self._remember(domain, secret._kind())  # noqa: SLF001  its own
+        return right
+
+    def on(self, domain: bytes, proof: Proof) -> None:
+        """Takes as long as a wrong proof takes in `domain`.  Raises `Unavailable`."""
+        kind = self._kinds.get(domain, _UNKNOWN)
+        if Stored(kind, b"no account").tried(proof, self._service) is None and kind != _UNKNOWN:
+            Stored(_UNKNOWN, b"no account").tried(proof, self._service)
 
     def _remember(self, domain: bytes, kind: bytes) -> None:
         if kind and len(kind) <= _KIND_LIMIT:
@@ -221,9 +228,3 @@ class Waste:
             self._kinds[domain] = kind
             if len(self._kinds) > self._limit:
                 del self._kinds[next(iter(self._kinds))]
-
-    def _spend(self, domain: bytes, proof: Proof, service: str) -> None:
-        """What a wrong proof costs."""
-        kind = self._kinds.get(domain, _UNKNOWN)
-        if Stored(kind, b"no account").tried(proof, service) is None and kind != _UNKNOWN:
-            Stored(_UNKNOWN, b"no account").tried(proof, service)

@@ -252,6 +252,11 @@ class Tables:
             return function(looks)
         return self._switch.run(rights, function, looks)
 
+    @property
+    def own(self) -> Rights:
+        """The rights of this process."""
+        return self._switch.own
+
     def as_self(self, function: Callable[[], V]) -> V:
         """``function()`` with this process's own rights, from within `looking`."""
         return self._switch.run(self._switch.own, function) if self._switch.may else function()

@@ -1,0 +1,203 @@
+"""vpopmail as a plug-in of cvm-qmail, and as a module of its own.
+
+Law: one implementation.  The module is cvm-qmail's own look-up with the plug-in, for controlling users
+that are vpopmail domains; all else is out of scope.  A login is what vchkpw says.
+
+Source: vdelivermail.c, vchkpw.c.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from cvm_qmail.answer import Answer, Facts, Recipient, Table, Unavailable, Verdict
+from cvm_qmail.lookups import Authenticate, Delivery, Module, Plugin, Proof, qmail
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Looks, Rights, Tables
+from cvm_qmail.tables.errors import REFUSED
+from cvm_vpopmail.accounts import Account, Domain
+from cvm_vpopmail.passwords import Wasted
+from cvm_vpopmail.rules import delivery as rules
+from cvm_vpopmail.rules import login
+from cvm_vpopmail.rules.limits import Limits
+from cvm_vpopmail.settings import Vpopmail
+from cvm_vpopmail.tables import DefaultDomain, Domains, LimitFiles, Seen
+from cvm_vpopmail.tables.cdb import CdbAccounts
+
+
+class Backend(NamedTuple):
+    """Where accounts are."""
+
+    accounts: Callable[[Looks], Table[tuple[Domain, bytes], Account]]
+    """The accounts, for somebody who looks at the disk as a domain's owner."""
+    aliases: Table[tuple[bytes, bytes], Sequence[bytes]] | None
+    limits: Table[Domain, Limits]
+
+
+class Host(NamedTuple):
+    """One vpopmail, as its tables tell of it."""
+
+    tables: Tables
+    settings: Settings
+    policy: Vpopmail
+    domains: Table[bytes, Domain]
+    backend: Backend
+    default_domain: DefaultDomain
+
+    @classmethod
+    def of(cls, tables: Tables, settings: Settings) -> Host:
+        """The tables that the settings name.  Raises `BadSetting`."""
+        policy = Vpopmail.from_settings(settings)
+        domains = tables.watched("domain", Domains(tables))
+        default = DefaultDomain(tables, policy.directory)
+        return cls(tables, settings, policy, domains, _files(tables, policy), default)
+
+    def judge(self, delivery: Delivery) -> rules.Outcome | None:
+        """What becomes of a message; None if that is qmail's business alone.  Raises `Unavailable`."""
+        content = delivery.file.file.content
+        if not rules.is_domain_record(delivery.user, delivery.local) and b"vdelivermail" not in (content or b""):
+            return None
+        rights = Rights(delivery.user.uid, delivery.user.gid)
+        host = delivery.host.lower()[: rules.NAME_LIMIT]
+        domain = self.domains.get(host)
+
+        def look(looks: Looks) -> rules.Outcome | None:
+            places = rules.Places(
+                {} if domain is None else {host: domain},
+                self.backend.accounts(looks),
+                self.backend.aliases,
+                self.backend.limits,
+                Seen(looks),
+                rights.uid,
+                self.settings.qmail_root,
+                time.time,
+            )
+            return rules.judge(delivery, places, self.policy)
+
+        return self.tables.looking(rights, delivery.user.home, look)
+
+
+def _files(tables: Tables, policy: Vpopmail) -> Backend:
+    """The cdb back end."""
+    return Backend(
+        lambda looks: tables.watched("account", CdbAccounts(looks, clear=policy.clear_passwords)),
+        None,
+        tables.watched("limits", LimitFiles(tables, policy.directory)),
+    )
+
+
+def plugin(tables: Tables, settings: Settings) -> Plugin:
+    """The plug-in: what vdelivermail would do.  Raises `BadSetting`."""
+    host = Host.of(tables, settings)
+
+    def program(delivery: Delivery) -> Answer | None:
+        outcome = host.judge(delivery)
+        return None if outcome is None else outcome.answer
+
+    return Plugin(program, repeatable=True, assumptions=tuple(assumptions(host.policy)))
+
+
+def module(tables: Tables, settings: Settings) -> Module:
+    """The module `cvm-vpopmail`: vpopmail domains, their accounts and passwords.  Raises `BadSetting`."""
+    host = Host.of(tables, settings)
+
+    def program(delivery: Delivery) -> Answer | None:
+        outcome = host.judge(delivery)
+        if outcome is None or outcome.account is None or outcome.domain is None:
+            return None if outcome is None else outcome.answer
+        facts = _facts(outcome.account, outcome.domain, delivery.recipient.domain)
+        return outcome.answer._replace(facts=facts)
+
+    own = settings._replace(lookaside=frozenset())  # it is this module that others look aside to
+    lookup = qmail(tables, own, [Plugin(program)], ours=rules.is_domain_record).lookup
+    return Module(lookup, _authenticate(host))
+
+
+def _facts(account: Account, domain: Domain, asked: bytes | None) -> Facts:
+    return Facts(
+        username=account.name,
+        userid=domain.uid,
+        groupid=domain.gid,
+        realname=account.gecos,
+        directory=account.directory,
+        shell=account.quota,
+        domain=asked,
+        mailbox=account.directory + b"/Maildir/",
+    )
+
+
+def _authenticate(host: Host) -> Authenticate:
+    policy = host.policy
+    service = policy.service
+    wasted = Wasted(service)
+
+    def authenticate(recipient: Recipient, proof: Proof) -> Answer:
+        """Whether `proof` lets the account in on this service.  Raises `Unavailable`."""
+        host.tables.begin()
+        user, name = login.address(recipient)
+        if not name:
+            name = host.default_domain() if policy.default_domain is None else policy.default_domain
+        host.tables.enter(b"login %s@%s" % (user, name))  # a costly hash may outlast the deadline
+        valid = login.valid(user, name)
+        domain = host.domains.get(name) if valid else None
+        if domain is None:
+            wasted.on(name, proof)
+            return Answer(Verdict.PASS, "not-ours", user) if valid else Answer(Verdict.REJECT, "invalid-username", user)
+        rights = Rights(domain.uid, domain.gid)
+        account = _account(domain, user, rights)
+        host.tables.enter(b"login %s@%s" % (user, name))
+        if account is None:
+            wasted.on(domain.name, proof)
+            return Answer(Verdict.REJECT, "no-account", user)
+        if not wasted.proves(domain.name, account.secret, proof):
+            return Answer(Verdict.REJECT, "wrong-password", user)
+        flags = account.flags | login.limit_flags(account.flags, host.backend.limits.get(domain))
+        if login.forbidden(service, flags):
+            return Answer(Verdict.REJECT, "service-forbidden", user)
+        if service in login.NEEDS_HOME and not host.tables.looking(
+            rights, domain.directory, lambda looks: _has_home(account, domain, Seen(looks))
+        ):
+            return Answer(Verdict.REJECT, "home-not-made", user, account.directory)
+        facts = _facts(account, domain, recipient.domain or name)
+        return Answer(Verdict.ACCEPT, "login", user, account.directory, facts)
+
+    def _account(domain: Domain, user: bytes, rights: Rights) -> Account | None:
+        """As the domain's owner finds it, else as this process does: vchkpw looks as root."""
+
+        def look(looks: Looks) -> Account | None:
+            return host.backend.accounts(looks).get((domain, user))
+
+        try:
+            return host.tables.looking(rights, domain.directory, look)
+        except Unavailable as trouble:
+            if trouble.errno not in REFUSED:
+                raise
+            return host.tables.looking(host.tables.own, domain.directory, look)
+
+    def _has_home(account: Account, domain: Domain, sight: Seen) -> bool:
+        home = account.directory
+        if not home:
+            return policy.backend != "cdb"
+        return sight.status(home) is not None or rules.can_make(home, domain, sight)
+
+    return authenticate
+
+
+def assumptions(policy: Vpopmail) -> Iterator[str]:
+    """What is taken for granted of this host's vpopmail, in words."""
+    built = [
+        name
+        for name, given in (
+            ("qmail-ext", policy.qmail_ext),
+            ("clear passwords", policy.clear_passwords),
+            ("default delivery", policy.default_delivery),
+            ("domain quotas", policy.domain_quotas),
+            ("SQL aliases", policy.sql_aliases),
+            ("SQL limits", policy.sql_limits),
+        )
+        if given
+    ]
+    directory = policy.directory.decode("utf-8", "backslashreplace")
+    yield f"vpopmail: {directory}, back end {policy.backend}, built with {', '.join(built) or 'no options'}"

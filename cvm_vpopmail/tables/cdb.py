@@ -1,0 +1,56 @@
+"""Accounts of the cdb back end: ``vpasswd.cdb`` of each domain, or ``vpasswd`` where that cannot be opened.
+
+Law: the cdb decides, however old.  One that is missing or refused sends vpopmail to vpasswd, from
+which it would build a new one; this only reads it.  One that is not sound is a trouble, never "no such
+user".
+
+Source: vcdb.c (vauth_getpw, vopen_vpasswd, make_vpasswd_cdb).
+"""
+
+from __future__ import annotations
+
+from cvm_qmail.answer import Table, Unavailable
+from cvm_qmail.tables import Looks
+from cvm_qmail.tables.errors import REFUSED
+from cvm_vpopmail.accounts import Account, Domain
+from cvm_vpopmail.vpasswd import parse
+
+
+class CdbAccounts:
+    """A Table of accounts by domain and name in lower case."""
+
+    def __init__(self, looks: Looks, *, clear: bool) -> None:
+        """`looks`: as the domains' owner.  `clear`: whether vpopmail was built with clear passwords."""
+        self._looks = looks
+        self._clear = clear
+
+    def get(self, key: tuple[Domain, bytes], /) -> Account | None:
+        """The account; None if there is none.  Raises `Unavailable`."""
+        domain, name = key
+        if not name:
+            return None
+        cdb = self._database(domain.directory + b"/vpasswd.cdb")
+        if cdb is None:
+            value = self._from_text(domain.directory + b"/vpasswd", name)
+        else:
+            value = cdb.get(name)
+        return None if value is None else parse(name, value, clear=self._clear)
+
+    def _database(self, path: bytes) -> Table[bytes, bytes] | None:
+        try:
+            return self._looks.cdb(path, secret=True, sound=True)
+        except Unavailable as trouble:
+            if trouble.errno in REFUSED and self._looks.exact:
+                return None
+            raise
+
+    def _from_text(self, path: bytes, name: bytes) -> bytes | None:
+        """The rest of the first line of this name."""
+        text = self._looks.file(path, secret=True)
+        if text is None:
+            return None
+        wanted = name + b":"
+        at = 0 if text.startswith(wanted) else text.find(b"\n" + wanted) + 1
+        if not at and not text.startswith(wanted):
+            return None
+        return text[at + len(wanted) :].partition(b"\n")[0]
