@@ -110,13 +110,16 @@ class Tables:
         )
         self._users_cdb = Kept(self._root + b"/users/cdb", "cdb-unreadable", open_database, changes=self._changes)
         self._check_at = 0.0
+        self.began = time.monotonic()
+        """When the request in hand began: who waits beside files bounds the waiting by it."""
         self._databases: dict[tuple[bytes, Rights | None, bool], Kept[Database]] = {}
 
     def begin(self) -> None:
         """A request begins: what was seen of folders for the last one is forgotten."""
+        self.began = time.monotonic()
         self._changes.look()
         self._folders.begin()
-        if time.monotonic() >= self._check_at:
+        if self.began >= self._check_at:
             self._check()
 
     def _check(self) -> None:

@@ -236,3 +236,12 @@ def test_a_trace_hears_what_a_plug_in_meets(host: Host) -> None:
     assert tables.file(name) == b"text"
     assert tables.file(name + b"/x") is None
     assert heard == [("file", name, trouble.value), ("file", name, b"text"), ("file", name + b"/x", None)]
+
+
+def test_a_plug_in_may_ask_when_the_request_began(tables: Tables) -> None:
+    before = tables.began
+    tables.begin()
+    assert tables.began > before
+    began = tables.began
+    tables.home(b"/", JOE)
+    assert tables.began == began
