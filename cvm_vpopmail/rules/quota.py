@@ -260,4 +260,4 @@ def _size_in(name: bytes) -> int | None:
     if at < 0:
         return None
     match = _DIGITS.match(stem, at + 3)
-    return int(match[0]) & _WRAP if match and match[0] else 0
+    return int(match[0]) if match and match[0] else 0
