@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -64,6 +63,14 @@ _KIND = re.compile(
     re.VERBOSE,
 )
 """A hash: its kind (algorithm, cost, salt), and its digest."""
+
+_MEMORY_HARD = re.compile(
+    rb"\A\$(?:g?y\$[./0-9A-Za-z]{3,}\$[./0-9A-Za-z]*\$|7\$[./0-9A-Za-z]{11,}\$)[./0-9A-Za-z]{43}\Z"
+)
+"""Hashes that are made in a lot of memory."""
+
+_CHEAPEST = {b"$y$": b"$y$j75$noaccoun$", b"$gy": b"$gy$j75$noaccoun$", b"$7$": b"$7$46..../....noaccount$"}
+"""Settings of such kinds that want next to no memory, by their first bytes."""
 
 _BRACES = re.compile(rb"\A\{[^}]*\}")
 
@@ -105,8 +112,8 @@ class Stored:
         ctypes.set_errno(0)
         at = crypt_r(proof.password, self._setting(), data)
         if not at or ctypes.string_at(at, 1) == b"*":
-            if ctypes.get_errno() == errno.ENOMEM:
-                raise Unavailable("crypt", os.strerror(errno.ENOMEM))
+            if ctypes.get_errno() == errno.ENOMEM or self._wants_memory():
+                raise Unavailable("crypt", "crypt_r has no memory for this hash")
             return None
         return compare_digest(ctypes.string_at(at), self._setting())
 
@@ -131,6 +138,12 @@ class Stored:
         digest.update(proof.challenge)
         digest.update(self._clear_text())
         return digest
+
+    def _wants_memory(self) -> bool:
+        """Whether a hash that crypt refused is one that it makes if it gets memory; libxcrypt calls both EINVAL."""
+        if not _MEMORY_HARD.match(self._setting()):
+            return False
+        return Stored(_CHEAPEST[self._setting()[:3]], b"").tried(Password(b"x"), "") is not None
 
     def _setting(self) -> bytes:
         """The hash as crypt(3) gets it: without one leading ``{...}``."""
