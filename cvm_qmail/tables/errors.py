@@ -6,7 +6,6 @@ Source: error_temp.c (the temporary ones).
 from __future__ import annotations
 
 import errno
-import os
 
 from cvm_qmail.answer import Unavailable
 
@@ -33,4 +32,4 @@ def raise_if_temporary(error: OSError, reason: str, path: bytes) -> None:
 
 def describe(error: OSError) -> str:
     """The error without the path, which travels beside it."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror or str(error)

@@ -77,7 +77,7 @@ def open_without_links(path: bytes) -> int:
 def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
     """Everything in an open file that is thought to hold `size` bytes.  Raises OSError; EFBIG beyond `limit`."""
     data = os.read(fd, min(size, limit) + 1)
-    if len(data) == size:
+    if len(data) == size <= limit:
         return data
     parts = []
     total = 0

@@ -74,7 +74,7 @@ def parse(text: bytes) -> Iterator[tuple[bytes, Account]]:
         return
     stream = _libc.fmemopen(text, len(text), b"r")
     if not stream:
-        raise OSError(ctypes.get_errno(), "fmemopen")
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     entry = _Passwd()
     buffer = ctypes.create_string_buffer(max(_BUFFER, len(max(text.split(b"\n"), key=len)) + 1024))
     result = _Result()

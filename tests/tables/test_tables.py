@@ -16,6 +16,7 @@ from cvm_qmail.lookups import qmail
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import CDB_LIMIT, Rights, Tables
 from cvm_qmail.tables.cdb import Database
+from cvm_qmail.tables.files import READ_LIMIT
 
 pytestmark = pytest.mark.root
 
@@ -47,8 +48,11 @@ def test_a_file_is_its_bytes_or_none_or_a_trouble(host: Host, tables: Tables) ->
         with pytest.raises(Unavailable):
             tables.file(path(host, name), rights)
     os.mkfifo(host.root / "fifo")
-    with pytest.raises(Unavailable, match="unreadable"):
-        tables.file(path(host, "fifo"))
+    host.file("huge")
+    os.truncate(host.root / "huge", READ_LIMIT + 1)
+    for name, what in (("fifo", "not a plain file"), ("huge", f"more than {READ_LIMIT} bytes")):
+        with pytest.raises(Unavailable, match=what):
+            tables.file(path(host, name))
 
 
 def test_a_status_is_what_stat_says_to_the_user(host: Host, tables: Tables) -> None:
