@@ -153,7 +153,7 @@ def _bytes(env: Mapping[str, str], name: str) -> bytes | None:
 def _folder(env: Mapping[str, str], name: str, default: bytes) -> bytes:
     value = _bytes(env, name) or default
     if not value.startswith(b"/"):
-        raise BadSetting(name, env[name], "a path that starts with /")
+        raise BadSetting(name, os.fsdecode(value), "a path that starts with /")
     return value.rstrip(b"/") or b"/"
 
 

@@ -118,6 +118,11 @@ def test_a_plug_in_finds_its_own_variables() -> None:
     assert of(VPOPMAIL_HOME="/x").environment["VPOPMAIL_HOME"] == "/x"
 
 
+def test_a_default_that_a_plug_in_found_somewhere_is_checked_like_a_value() -> None:
+    with pytest.raises(BadSetting, match="^VPOPMAIL_HOME: found 'home', expected a path that starts with /"):
+        of().folder("VPOPMAIL_HOME", b"home")
+
+
 def test_without_an_environment_the_processs_own_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QMAIL_ROOT", "/srv/q")
     assert Settings.from_environment().qmail_root == b"/srv/q"
