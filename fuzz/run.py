@@ -108,7 +108,7 @@ def guided(name: str, seconds: float) -> None:
     """Hands over to atheris, which ends the process.  It saves what it finds itself, and prints it."""
     import atheris  # type: ignore[import]  # only where it is installed, and without types
 
-    with atheris.instrument_imports(include=["cvm_qmail"]):
+    with atheris.instrument_imports(include=["cvm_qmail", "cvm_vpopmail"]):
         target = load(name)
     corpus = FINDS / f"{name}.corpus"
     corpus.mkdir(parents=True, exist_ok=True)
