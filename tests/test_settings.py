@@ -119,7 +119,7 @@ def test_a_plug_in_finds_its_own_variables() -> None:
 
 
 def test_a_default_that_a_plug_in_found_somewhere_is_checked_like_a_value() -> None:
-    with pytest.raises(BadSetting, match="^VPOPMAIL_HOME: found 'home', expected a path that starts with /"):
+    with pytest.raises(BadSetting, match="VPOPMAIL_HOME: found 'home', expected a path"):
         of().folder("VPOPMAIL_HOME", b"home")
 
 
