@@ -331,6 +331,7 @@ def run_worker(settings: Settings, service: Service, door: socket.socket, slot: 
     def on_stop(*_: object) -> None:
         nonlocal stop
         stop = True
+        slot.serves(False)
         local.interrupt(door)
 
     datagrams = door.type == socket.SOCK_DGRAM
@@ -344,6 +345,9 @@ def run_worker(settings: Settings, service: Service, door: socket.socket, slot: 
     if not os.geteuid():
         rights.keep_only_needed_capabilities()
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    slot.serves(True)
+    if stop:
+        slot.serves(False)
     respond = slot.guard(make_respond(settings, service, slot, log))
     if datagrams:
         udp.Worker(door, respond, received=slot.received, wake=wake, stopping=lambda: stop, afterwards=log.flush).run()
@@ -355,6 +359,7 @@ def run_worker(settings: Settings, service: Service, door: socket.socket, slot: 
             stopping=lambda: stop,
             afterwards=log.settle,
             idle=log.flush,
+            needed=slot.needed,
         ).run()
 
 

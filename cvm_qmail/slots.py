@@ -1,6 +1,7 @@
 """What workers leave in shared memory for their supervisor, and the supervisor for them.
 
-    a slot per worker   when its look-up began (0: none), where it is looking, and for UDP who asked what
+    a slot per worker   when its look-up began (0: none), where it is looking, whether it takes requests,
+                        and for UDP who asked what
     the shunned         places where look-ups hung, each with the time until which nobody looks there
 
 Law: a slot is written by its worker only, the list of the shunned by the supervisor only; both are
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 
 from cvm_qmail.answer import Unavailable
@@ -32,14 +33,19 @@ _length = Struct("<H")
 class Slot:
     """One worker's part."""
 
-    def __init__(self, memory: memoryview, shunned: memoryview, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, memory: memoryview, shunned: memoryview, clock: Callable[[], float], before: Sequence[Slot] = ()
+    ) -> None:
+        """`before`: those with lower numbers."""
         self._began = memory[:8].cast("d")
         self._place = memory[8 : 10 + _PLACE_LIMIT]
+        self._serves = memory[255:256]
         self._address = memory[256 : 258 + _ADDRESS_LIMIT]
         self._request = memory[1024 : 1026 + _REQUEST_LIMIT]
         self._shunned = shunned
         self._until = shunned[:8].cast("d")
         self._clock = clock
+        self._before = before
 
     # -- the worker's side ------------------------------------------------------------------------
 
@@ -56,6 +62,19 @@ class Slot:
                 began[0] = 0.0
 
         return guarded
+
+    def serves(self, whether: bool) -> None:
+        """Notes whether this worker takes requests."""
+        self._serves[0] = whether
+
+    @property
+    def free(self) -> bool:
+        """Whether its worker takes requests and has no look-up in hand."""
+        return bool(self._serves[0]) and not self._began[0]
+
+    def needed(self) -> bool:
+        """Whether no worker of a lower number is free."""
+        return not any(other.free for other in self._before)
 
     def received(self, request: bytes, sender: object) -> None:
         """Notes who asked what, in case somebody else has to answer."""
@@ -89,6 +108,7 @@ class Slot:
     def clear(self) -> None:
         """Nobody works here any more."""
         self._began[0] = 0.0
+        self._serves[0] = False
 
 
 class Slots:
@@ -98,7 +118,9 @@ class Slots:
         self._clock = clock
         memory = memoryview(mmap.mmap(-1, _PAGE * count + 8 + _ENTRY.size * _SHUNNED))
         self._shunned = memory[_PAGE * count :]
-        self._slots = [Slot(memory[i * _PAGE : (i + 1) * _PAGE], self._shunned, clock) for i in range(count)]
+        self._slots: list[Slot] = []
+        for at in range(0, count * _PAGE, _PAGE):
+            self._slots.append(Slot(memory[at : at + _PAGE], self._shunned, clock, tuple(self._slots)))
         self._next = 0
         self._places: dict[bytes, int] = {}
 

@@ -164,3 +164,20 @@ def test_a_value_half_written_does_no_harm() -> None:
     slots[0]._until[0] = 1e9
     assert len(slots[0].place) == 240
     assert not refused(slots, b"/home/joe")
+
+
+def test_a_worker_is_needed_when_no_other_that_goes_before_it_is_free() -> None:
+    slots = Slots(3, Clock())
+    needed = []
+
+    def respond(request: bytes) -> bytes:
+        needed.append(slots[1].needed())
+        return request
+
+    assert [slots[number].needed() for number in range(3)] == [True] * 3  # nobody serves yet
+    slots[0].serves(True)
+    assert [slots[number].needed() for number in range(3)] == [True, False, False]
+    slots[0].guard(respond)(b"x")
+    assert needed == [True]  # the other one had a look-up in hand
+    slots[0].clear()  # and now it is gone
+    assert slots[1].needed()

@@ -13,6 +13,10 @@ the signal interrupted is tried again then, and returns.  The socket is shared, 
 may return as well, and a signal may come just before the call: whoever still wants to wait makes it
 blocking again, and no wait is longer than `IDLE`.
 
+The kernel wakes waiting workers in turn, so that one client alone would wake them all.  A worker that
+finds time and again that another one, which goes before it, would have come at once, stands back for
+a moment.
+
 Source: cvm 0.97 (module_local.c, client_xfer_local.c); unix(7).
 """
 
@@ -47,6 +51,15 @@ PATIENCE = 1
 
 IDLE = 0.1
 """Seconds that a worker waits for a connection before it looks about."""
+
+STAND_BACK = 0.02
+"""Seconds for which a worker that is not needed leaves the connections to others."""
+
+NEEDLESS = 8
+"""Times in a row that it was woken although another worker would have come at once."""
+
+WAITED = 5e-6
+"""Seconds in accept(2) that tell that nobody was there yet."""
 
 _TIMEVAL = Struct("@ll")
 
@@ -192,11 +205,13 @@ class Worker:
         stopping: Callable[[], bool],
         afterwards: Callable[[], None],
         idle: Callable[[], None],
+        needed: Callable[[], bool] = lambda: True,
     ) -> None:
         """`timeout`: seconds for a client to send its request.
 
         A signal that may have changed `stopping` calls `interrupt`.  `afterwards` is called when an
-        answer is out, `idle` when nobody is waiting for one.
+        answer is out, `idle` when nobody is waiting for one.  `needed` says whether no worker that
+        goes before this one is free.
         """
         self._listener = listener
         self._respond = respond
@@ -204,6 +219,8 @@ class Worker:
         self._stopping = stopping
         self._afterwards = afterwards
         self._idle = idle
+        self._needed = needed
+        self._needless = 0
         self._poll = select.poll()
         self._polled = -1
         self._parked: dict[int, _Parked] = {}
@@ -220,6 +237,8 @@ class Worker:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(IDLE), int(IDLE % 1 * 1e6)))
         accept, stopping, parked = self._accept, self._stopping, self._parked
         while not stopping():
+            if self._needless >= NEEDLESS and not parked:
+                self._stand_back()
             if not accept():
                 self._idle()
                 if not self._stirred and not stopping():
@@ -241,12 +260,15 @@ class Worker:
 
     def _accept(self) -> bool:
         """Takes one connection and answers it, or parks it; False if there is none."""
+        began = time.monotonic()
         try:
             fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  makes no socket object
         except BlockingIOError:
             return False
         except OSError as error:
             return self._not_accepted(error)
+        waited = time.monotonic() - began > WAITED
+        self._needless = 0 if not waited or self._needed() else self._needless + 1
         if fd != self._polled:  # it is nearly always the same one, the lowest that is free
             if self._polled >= 0:
                 self._poll.unregister(self._polled)
@@ -259,6 +281,12 @@ class Worker:
             self._patience = 0
             self._park(fd)
         return True
+
+    def _stand_back(self) -> None:
+        """Leaves the next connections to others: one client alone would wake every worker in turn."""
+        self._needless = 0
+        self._idle()
+        time.sleep(STAND_BACK)
 
     def _not_accepted(self, error: OSError) -> bool:
         """What to do about an error of accept(2); whether to try again at once."""

@@ -9,7 +9,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,9 +136,7 @@ def test_a_worker_that_waits_for_a_connection_is_woken_by_a_slow_client_and_not_
     monkeypatch.setattr(local, "IDLE", 3600.0)
     with a_folder() as folder:
         listener, _ = local.listen(os.fsencode(folder / "s"), 0o700, -1, -1)
-        worker = os.fork()
-        if not worker:
-            local.Worker(listener, bytes.upper, timeout=3600, stopping=bool, afterwards=int, idle=int).run()
+        worker = working(listener, bytes.upper)
         try:
             slow = [socket.socket(socket.AF_UNIX) for _ in range(3)]
             for connection in slow:
@@ -152,6 +150,37 @@ def test_a_worker_that_waits_for_a_connection_is_woken_by_a_slow_client_and_not_
             os.kill(worker, signal.SIGKILL)
             os.waitpid(worker, 0)
             listener.close()
+
+
+def test_a_client_alone_does_not_wake_every_worker_in_turn() -> None:
+    with a_folder() as folder:
+        listener, _ = local.listen(os.fsencode(folder / "s"), 0o700, -1, -1)
+        first = working(listener, lambda _: b"first")
+        second = working(listener, lambda _: b"second", needed=lambda: False)
+        try:
+            answers = []
+            for _ in range(1000):
+                connection = socket.socket(socket.AF_UNIX)
+                connection.connect(str(folder / "s"))
+                answers.append(finish(connection, b"x"))
+            assert set(answers) <= {b"first", b"second"}
+            assert answers.count(b"second") < len(answers) / 3
+        finally:
+            for pid in (first, second):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            listener.close()
+
+
+def working(listener: socket.socket, respond: local.Respond, needed: Callable[[], bool] = lambda: True) -> int:
+    """The process id of a worker that never stops."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        local.Worker(listener, respond, timeout=3600, stopping=bool, afterwards=int, idle=int, needed=needed).run()
+    finally:
+        os._exit(1)
 
 
 def flags(pid: int, flag: int) -> int:
