@@ -7,8 +7,10 @@ import sys
 COMMANDS = {
     "ask": ("ask", "Put one question to a module, and print the facts of its answer."),
     "audit": ("audit", "Compare what qmail-send's logs say of deliveries with today's verdicts."),
+    "bench": ("bench", "Put a module under load, and print how it bears it."),
     "check": ("check", "Look up many addresses, from a list or a mailbox."),
     "decode": ("decode", "Take a captured request or response apart, field by field."),
+    "lint": ("lint", "Look for mistakes on this host that make mail bounce or wait."),
     "list": ("addresses", "List every address that would be accepted."),
     "trace": ("trace", "Explain step by step how qmail treats an address."),
 }
