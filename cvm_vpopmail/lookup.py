@@ -72,11 +72,16 @@ class Host(NamedTuple):
                 Seen(looks),
                 rights.uid,
                 self.settings.qmail_root,
-                time.time,
+                self._now,
             )
             return rules.judge(delivery, places, self.policy)
 
         return self.tables.looking(rights, delivery.user.home, look)
+
+    def _now(self) -> float:
+        """The time, on which no answer can rest that is given again later."""
+        self.tables.doubt()
+        return time.time()
 
 
 def _files(tables: Tables, policy: Vpopmail) -> Backend:
@@ -111,8 +116,8 @@ def module(tables: Tables, settings: Settings) -> Module:
         return outcome.answer._replace(facts=facts)
 
     own = settings._replace(lookaside=frozenset())  # it is this module that others look aside to
-    lookup = qmail(tables, own, [Plugin(program)], ours=rules.is_domain_record).lookup
-    return Module(lookup, _authenticate(host))
+    lookup = qmail(tables, own, [Plugin(program, repeatable=True)], ours=rules.is_domain_record).lookup
+    return Module(lookup, _authenticate(host), repeatable=True)
 
 
 def _facts(account: Account, domain: Domain, asked: bytes | None) -> Facts:

@@ -179,4 +179,4 @@ def _is_sound(header: bytes, size: int) -> bool:
         if start != end:
             return False
         end = start + slots * 8
-    return end == size and tables[0][0] > HEADER
+    return bool(end == size and tables[0][0] > HEADER)

@@ -21,6 +21,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
+from functools import cache
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import NamedTuple, TypeVar
 
@@ -90,9 +91,21 @@ def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
     return b"".join(parts)
 
 
+@cache
+def asks_access() -> bool:
+    """Whether the kernel can be asked what the rights of this moment allow (since 5.8)."""
+    return _faccessat2(b"/", os.F_OK) == 0
+
+
 def make_files(folder: bytes) -> None:
     """Whether files may be made in `folder` with the rights of this moment.  Raises OSError if not."""
     if _faccessat2(folder, os.W_OK | os.X_OK):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+
+
+def search(folder: bytes) -> None:
+    """Whether `folder` may be searched with the rights of this moment.  Raises OSError if not."""
+    if _faccessat2(folder, os.X_OK):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
 
 
@@ -317,7 +330,7 @@ class View:
             st = self.stat(path)
             if not S_ISDIR(st.st_mode):
                 return False
-            if self.exact and _faccessat2(b"/", os.F_OK) == 0:
+            if self.exact and asks_access():
                 self._call(make_files, path)
                 return True
             return self._allows(st, 2) and self._allows(st, 1) and not os.statvfs(path).f_flag & os.ST_RDONLY

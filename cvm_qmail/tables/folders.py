@@ -86,6 +86,11 @@ class Folders:
         self._relied_on = None
 
     @property
+    def relying(self) -> bool:
+        """Whether what the answer rests on can still be vouched for later."""
+        return self._relied_on is not None
+
+    @property
     def relied_on(self) -> tuple[tuple[bytes, Identity], ...] | None:
         """What the answer rests on, beside what `Changes` vouches for; None: also on something else."""
         return None if self._relied_on is None else tuple(self._relied_on.items())

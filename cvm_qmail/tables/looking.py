@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from stat import S_ISDIR, S_ISLNK, S_ISREG
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from cvm_qmail.answer import Table
 from cvm_qmail.tables.errors import REFUSED
-from cvm_qmail.tables.files import Status, make_files, open_file, read_all
+from cvm_qmail.tables.files import Status, make_files, open_file, read_all, search
 from cvm_qmail.tables.folders import Folders
 
 if TYPE_CHECKING:
     from cvm_qmail.tables import Rights, Tables
 
-T = TypeVar("T")
+_ODD = re.compile(rb"//|/\.{1,2}(?:/|$)")
+"""Parts of a path that are no names."""
 
 
 class Looks(Protocol):
@@ -167,8 +169,9 @@ class Switched:
         return os.listdir(path)
 
     def _enters(self, path: bytes) -> bool:
-        self._rely(path)
-        os.stat(path + b"/.")
+        if not S_ISDIR(self._stat(path).st_mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        search(path)
         return True
 
     def _writable(self, path: bytes) -> bool:
@@ -187,7 +190,9 @@ class Switched:
 
         What is missing rests on the folder in which it is missing.
         """
-        if not path.startswith(self._below) or b"//" in path or b"/./" in path or b"/../" in path:
+        if not self._folders.relying:
+            return None
+        if not path.startswith(self._below) or _ODD.search(path):
             self._folders.doubt()
             return None
         known = self._known

@@ -10,7 +10,8 @@ Source: POSIX shell command language, 2.2, 2.3, 2.7, 2.9; preline(1); qmail-comm
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 OPAQUE = b"\0"
 """Stands for a word whose value only the shell knows (a line of a .qmail file holds no NUL)."""
@@ -49,13 +50,19 @@ def exit_status(command: bytes) -> int | None:
     return int(match[1] or b"0") & 255
 
 
-def vdelivermail(command: bytes) -> list[bytes] | None:
+def vdelivermail(command: bytes) -> Sequence[bytes] | None:
     """The arguments of vdelivermail, if that is what decides the command's status; None for any other program.
 
     An argument that only the shell can tell is `OPAQUE`.
     """
-    if len(command) > _LIMIT:
+    if b"vdelivermail" not in command or len(command) > _LIMIT:
         return None
+    return _understood(command)
+
+
+@lru_cache(maxsize=256)
+def _understood(command: bytes) -> Sequence[bytes] | None:
+    """Remembered: all the domains of a host have the same few commands."""
     try:
         words = _last_of_pipeline(command)
         program = _program(words)
@@ -63,7 +70,7 @@ def vdelivermail(command: bytes) -> list[bytes] | None:
         return None
     if not program or program[0].rpartition(b"/")[2] != b"vdelivermail":
         return None
-    return program[1:]
+    return tuple(program[1:])
 
 
 def _last_of_pipeline(command: bytes) -> list[bytes]:

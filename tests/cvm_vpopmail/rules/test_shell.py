@@ -44,7 +44,9 @@ PATH = b"/home/vpopmail/bin/vdelivermail"
     ],
 )
 def test_what_vdelivermail_is_given(command: bytes, arguments: list[bytes]) -> None:
-    assert vdelivermail(command.replace(b"PATH", PATH)) == arguments
+    understood = vdelivermail(command.replace(b"PATH", PATH))
+    assert understood is not None
+    assert list(understood) == arguments
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_what_is_understood_the_shell_understands_so_too(
         [b"/bin/sh", b"-c", command], cwd=folder, capture_output=True, check=False, timeout=10, stdin=subprocess.DEVNULL
     )
     if told.exists():  # a redirection may have failed
-        assert told.read_bytes().split(b"\0")[:-1] == understood
+        assert told.read_bytes().split(b"\0")[:-1] == list(understood)
 
 
 def _recorder(folder: Path) -> Path:
