@@ -202,6 +202,11 @@ def test_full_means_more_than_the_limit_with_this_message() -> None:
     assert is_over(b"9999S,3C", tree(size=b"\n900 3\n"))
 
 
+def test_a_slash_at_the_end_makes_no_difference() -> None:
+    assert over(MAILDIR + b"/", b"1000S", 100, tree(size=b"1000S\n901 1\n"), NOW)
+    assert domain_over(b"/d/", Limits(maxmsgcount=1), 100, domain("joe/Maildir/cur/a"))
+
+
 def test_without_a_limit_nothing_is_looked_at() -> None:
     assert not is_over(b"NOQUOTA", tree("cur/a", size=b"\n999999999 9999\n", cannot_tell="cur"))
 
