@@ -190,11 +190,13 @@ def _serve(program: str, factory: ModuleFactory, settings: Settings, address: st
         keeps = module.repeatable and settings.lookup_secret is not None
         return asking(module, settings.lookup_secret), Recent(tables) if keeps else None
 
-    factory(Tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
+    module = factory(Tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
     log = Log(1, settings.log, clock)
     door = _named(address, bind)
     dropped = rights.drop_groups()
-    _advise(program, settings, dropped)
+    for assumption in module.assumptions:
+        print(f"{program}: {assumption}", file=sys.stderr, flush=True)
+    _advise(program, settings, dropped, module.authenticate is not None)
     return Supervisor(settings, service, door, bind, log).run()
 
 
@@ -266,7 +268,7 @@ def _warn(program: str, text: str) -> None:
     print(f"{program}: warning: {text}", file=sys.stderr, flush=True)
 
 
-def _advise(program: str, settings: Settings, dropped: bool) -> None:
+def _advise(program: str, settings: Settings, dropped: bool, authenticates: bool) -> None:
     """Says what the administrator should know, apart: a folder on a dead server must not keep us from serving."""
     child = os.fork()
     if child:
@@ -275,20 +277,23 @@ def _advise(program: str, settings: Settings, dropped: bool) -> None:
     try:
         if os.fork():  # so that it is no child of ours, to be told from workers
             os._exit(0)
-        for advice in advise(settings, dropped):
+        for advice in advise(settings, dropped, authenticates):
             _warn(program, advice)
     finally:
         os._exit(0)
 
 
-def advise(settings: Settings, dropped: bool) -> Iterator[str]:
-    """What an administrator should know at start.  `dropped`: whether supplementary groups could be left."""
+def advise(settings: Settings, dropped: bool, authenticates: bool) -> Iterator[str]:
+    """What an administrator should know at start.
+
+    `dropped`: whether supplementary groups could be left.  `authenticates`: whether the module can.
+    """
     from cvm_qmail.answer import Unavailable
     from cvm_qmail.tables import Tables
     from cvm_qmail.tables.rights import Switch
 
     root = os.fsdecode(settings.qmail_root)
-    if settings.lookup_secret is None:
+    if settings.lookup_secret is None and not authenticates:
         yield "CVM_LOOKUP_SECRET is not set: every address that exists is answered 6 (set it, even empty, to look up)"
     tables = Tables(settings)
     if not os.path.isdir(settings.qmail_root + b"/control"):

@@ -56,6 +56,8 @@ class Module(NamedTuple):
     repeatable: bool = False
     """Whether all that `lookup` looks at is seen by `Tables`, so that an answer may be given again while
     `Tables.evidence` holds."""
+    assumptions: tuple[str, ...] = ()
+    """What it takes for granted: said at start, a line each."""
 
 
 class Delivery(NamedTuple):
@@ -202,7 +204,9 @@ def qmail(
                 return answer
         return None
 
-    return Module(lookup, repeatable=True)
+    return Module(
+        lookup, repeatable=True, assumptions=tuple(line for plugin in programs for line in plugin.assumptions)
+    )
 
 
 def _facts(user: users.User, domain: bytes) -> Facts:

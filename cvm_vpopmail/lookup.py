@@ -8,6 +8,7 @@ Source: vdelivermail.c, vchkpw.c.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -101,7 +102,8 @@ def plugin(tables: Tables, settings: Settings) -> Plugin:
         outcome = host.judge(delivery)
         return None if outcome is None else outcome.answer
 
-    return Plugin(program, repeatable=True, assumptions=tuple(assumptions(host.policy)))
+    present = os.path.isdir(host.policy.directory)  # else there is nothing to assume anything of
+    return Plugin(program, repeatable=True, assumptions=tuple(assumptions(host.policy)) if present else ())
 
 
 def module(tables: Tables, settings: Settings) -> Module:
@@ -117,7 +119,7 @@ def module(tables: Tables, settings: Settings) -> Module:
 
     own = settings._replace(lookaside=frozenset())  # it is this module that others look aside to
     lookup = qmail(tables, own, [Plugin(program, repeatable=True)], ours=rules.is_domain_record).lookup
-    return Module(lookup, _authenticate(host), repeatable=True)
+    return Module(lookup, _authenticate(host), repeatable=True, assumptions=tuple(assumptions(host.policy)))
 
 
 def _facts(account: Account, domain: Domain, asked: bytes | None) -> Facts:
@@ -204,5 +206,9 @@ def assumptions(policy: Vpopmail) -> Iterator[str]:
         )
         if given
     ]
-    directory = policy.directory.decode("utf-8", "backslashreplace")
-    yield f"vpopmail: {directory}, back end {policy.backend}, built with {', '.join(built) or 'no options'}"
+    directory = os.fsdecode(policy.directory)
+    yield f"vpopmail in {directory}, back end {policy.backend}, built with {', '.join(built) or 'no options'}"
+    yield (
+        f"catch-all delete: {policy.delete}; over quota: {policy.overquota}; locked accounts: {policy.locked};"
+        f" logins are for {policy.service}"
+    )

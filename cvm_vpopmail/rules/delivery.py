@@ -283,7 +283,7 @@ class _Vdelivermail:
             return Outcome(Answer(verdict, "catch-all-delete"))
         if argument.startswith(b"/"):
             folder = argument if self._places.sight.enters(argument) else self._folder
-            outcome = self._dotqmail(folder) or self._maildir(argument.rstrip(b"/") + b"/Maildir", b"NOQUOTA", domain)
+            outcome = self._dotqmail(folder) or self._maildir(argument.rstrip(b"/") + b"/Maildir", None, domain)
         else:
             outcome = self._lines([argument], self._folder, None)
         return outcome or Outcome(Answer(Verdict.ACCEPT, "catch-all"))
