@@ -232,7 +232,7 @@ class Wasted:
     def on(self, domain: bytes, proof: Proof) -> None:
         """Takes as long as a wrong proof takes in `domain`.  Raises `Unavailable`."""
         kind = self._kinds.get(domain, _UNKNOWN)
-        if Stored(kind, b"no account").tried(proof, self._service) is None and kind != _UNKNOWN:
+        if Stored(kind, b"no account").tried(proof, self._service) is None:
             Stored(_UNKNOWN, b"no account").tried(proof, self._service)
 
     def _remember(self, domain: bytes, kind: bytes) -> None:
