@@ -38,6 +38,13 @@ VARIABLES = (
     Variable("CVM_VPOPMAIL_LOCKED", "reject", "accounts with BOUNCE_MAIL: reject or accept"),
     Variable("CVM_VPOPMAIL_MESSAGE_BYTES", "1024", "size of a message that is assumed for quotas"),
     Variable("CVM_VPOPMAIL_DOMAIN_QUOTAS", "0", "1: built with domain quotas"),
+    Variable(
+        "CVM_VPOPMAIL_CHECK",
+        "all",
+        "bounce: only where .qmail-default says bounce-no-mailbox, all else there is accepted, as chkusr does; or all",
+    ),
+    Variable("CVM_VPOPMAIL_TMDA", "0", "1: NAME-anything exists if the account NAME does, the shortest first"),
+    Variable("CVM_VPOPMAIL_EZMLM_DIRECTORY", "0", "1: LIST-anything exists if LIST/editor does, the longest first"),
     Variable("VPOPMAIL_DOMAIN", "unset", "domain of logins without one; empty: none"),
 )
 
@@ -61,6 +68,9 @@ class Vpopmail(NamedTuple):
     locked: str
     message_bytes: int
     domain_quotas: bool
+    only_bouncing: bool
+    tmda: bool
+    ezmlm_directory: bool
     default_domain: bytes | None
     """None: as etc/defaultdomain says."""
 
@@ -85,6 +95,9 @@ class Vpopmail(NamedTuple):
             locked=settings.choice("CVM_VPOPMAIL_LOCKED", "reject", ("reject", "accept")),
             message_bytes=settings.number("CVM_VPOPMAIL_MESSAGE_BYTES", 1024, 0, 1 << 40),
             domain_quotas=settings.flag("CVM_VPOPMAIL_DOMAIN_QUOTAS"),
+            only_bouncing=settings.choice("CVM_VPOPMAIL_CHECK", "all", ("all", "bounce")) == "bounce",
+            tmda=settings.flag("CVM_VPOPMAIL_TMDA"),
+            ezmlm_directory=settings.flag("CVM_VPOPMAIL_EZMLM_DIRECTORY"),
             default_domain=None if domain is None else os.fsencode(domain).lower(),
         )
 

@@ -16,6 +16,7 @@ checked against the running programs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,11 +34,16 @@ if TYPE_CHECKING:
 NAME_LIMIT = 156
 """Bytes to which vdelivermail cuts user and host."""
 
+_DASH = re.compile(b"-")
+
 BOUNCES = frozenset({64, 65, 70, 76, 77, 78, 100, 112})
 """Exit statuses of a program that make the message bounce."""
 
 STOP = 99
 """Exit status with which a program ends the delivery, done."""
+
+BOUNCE = b"bounce-no-mailbox"
+DELETE = b"delete"
 
 RUNS = 8
 """How often vdelivermail is followed for one delivery: it may be run from lines of its own."""
@@ -93,6 +99,8 @@ def judge(delivery: Delivery, places: Places, policy: Vpopmail) -> Outcome | Non
     if content is None:
         raise Unavailable("dotqmail-unread", "its lines decide, and cannot be read", delivery.file.name)
     whole = is_domain_record(delivery.user, delivery.local)
+    if whole and policy.only_bouncing and delivery.file.name == b".qmail-default" and not _bounces(content):
+        return Outcome(Answer(Verdict.ACCEPT, "unchecked"))
     vdelivermail = _Vdelivermail(delivery, places, policy)
     outcome: Outcome | None = None
     for line in dotqmail.lines(content):
@@ -110,6 +118,11 @@ def judge(delivery: Delivery, places: Places, policy: Vpopmail) -> Outcome | Non
     if outcome is None and whole:
         return Outcome(Answer(Verdict.ACCEPT, "dotqmail-default" if delivery.file.default else "dotqmail"))
     return outcome
+
+
+def _bounces(content: bytes) -> bool:
+    """Whether vdelivermail is told to bounce what is for no account."""
+    return any((shell.vdelivermail(command) or ())[1:] == (BOUNCE,) for command in dotqmail.programs(content))
 
 
 def _line_of_qmail_local(line: bytes, home: bytes, sight: Sight) -> Outcome | None:
@@ -196,6 +209,9 @@ class _Vdelivermail:
             account = self._account(domain)
             if account is not None:
                 return self._to_account(account, domain)._replace(account=account, domain=domain)
+            outcome = self._as_older_checks(domain)
+            if outcome is not None:
+                return outcome
         return self._catch_all(arguments[1], domain)
 
     def _aliases(self, domain: bytes) -> Outcome | None:
@@ -218,12 +234,32 @@ class _Vdelivermail:
             account = self._places.accounts.get((domain, self._user.partition(b"-")[0]))
         return account
 
+    def _as_older_checks(self, domain: Domain) -> Outcome | None:
+        """What chkusr's and chkuser's rules accept besides, where settings ask for them."""
+        if self._policy.tmda:
+            for dash in _DASH.finditer(self._user):
+                account = self._places.accounts.get((domain, self._user[: dash.start()]))
+                if account is not None:
+                    return self._locked(account) or Outcome(Answer(Verdict.ACCEPT, "tmda"))
+        if self._policy.ezmlm_directory:
+            for dash in reversed(list(_DASH.finditer(self._user))):
+                editor = b"%s/%s/editor" % (domain.directory, self._user[: dash.start()])
+                if self._places.sight.file(editor) is not None:
+                    return Outcome(Answer(Verdict.ACCEPT, "ezmlm-directory", where=editor))
+        return None
+
     # -- an account -------------------------------------------------------------------------------
 
+    def _locked(self, account: Account) -> Outcome | None:
+        if not account.flags & Flag.BOUNCE_MAIL:
+            return None
+        verdict = Verdict.ACCEPT if self._policy.locked == "accept" else Verdict.REJECT
+        return Outcome(Answer(verdict, "locked"))
+
     def _to_account(self, account: Account, domain: Domain) -> Outcome:
-        if account.flags & Flag.BOUNCE_MAIL:
-            verdict = Verdict.ACCEPT if self._policy.locked == "accept" else Verdict.REJECT
-            return Outcome(Answer(verdict, "locked"))
+        locked = self._locked(account)
+        if locked is not None:
+            return locked
         if not account.directory:
             if self._policy.backend == "cdb":
                 return Outcome(Answer(Verdict.REJECT, "home-not-made"))
@@ -276,9 +312,9 @@ class _Vdelivermail:
     # -- no account -------------------------------------------------------------------------------
 
     def _catch_all(self, argument: bytes, domain: Domain | None) -> Outcome:
-        if argument == b"bounce-no-mailbox":
+        if argument == BOUNCE:
             return Outcome(Answer(Verdict.REJECT, "no-account"))
-        if argument == b"delete":
+        if argument == DELETE:
             verdict = Verdict.ACCEPT if self._policy.delete == "accept" else Verdict.REJECT
             return Outcome(Answer(verdict, "catch-all-delete"))
         if argument.startswith(b"/"):
