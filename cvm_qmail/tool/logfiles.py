@@ -121,7 +121,7 @@ class Source(NamedTuple):
             return
         # A folder may belong to the log's user: no links out of it, and no FIFO may make us wait.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | (os.O_NOFOLLOW if self.inode else 0)
-        with open(os.open(self.path, flags), "rb") as file:
+        with open(os.open(os.fsdecode(self.path), flags), "rb") as file:
             status = os.fstat(file.fileno())
             if self.inode not in (None, (status.st_dev, status.st_ino)):
                 raise OSError("another file has taken its place since the folder was read: run this again")

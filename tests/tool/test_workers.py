@@ -1,0 +1,139 @@
+"""Look-ups on all cores: in order, whole, and never longer than the deadline."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from serving import alive, until
+
+from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Hazards
+from cvm_qmail.tool.workers import AHEAD, CANNOT_TELL, PARCEL, Told, Workers, recipient, told
+
+HURRIED = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "200"})
+
+
+def service(_: Settings, hazards: Hazards) -> Callable[[bytes], Told]:
+    """Accepts; an address can ask for trouble."""
+
+    def lookup(asked: Recipient) -> Answer:
+        if asked.account.startswith(b"hang"):
+            hazards.enter(b"/dead/" + asked.account)
+            while True:
+                signal.pause()
+        if asked.account == b"die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if asked.account == b"raise":
+            raise RuntimeError("s3cret")
+        if asked.account == b"trouble":
+            raise Unavailable("home", "away", b"/home/joe")
+        if asked.account == b"pid":
+            return Answer(Verdict.ACCEPT, "dotqmail", b"%d" % os.getpid())
+        return Answer(Verdict.ACCEPT, "mailbox", asked.account)
+
+    return lambda address: told(address, address, lookup)
+
+
+def numbered(count: int) -> Iterator[bytes]:
+    return (b"%d@x" % number for number in range(count))
+
+
+def ask(addresses: list[bytes], count: int = 2) -> list[Told]:
+    with Workers(HURRIED, service, count) as pool:
+        return list(pool.ask(addresses))
+
+
+@pytest.mark.parametrize("count", [0, 1, PARCEL, PARCEL + 1, 5 * PARCEL * AHEAD])
+def test_answers_come_in_the_order_of_the_questions(count: int) -> None:
+    with Workers(HURRIED, service, 2) as pool:
+        assert [answer.asked for answer in pool.ask(numbered(count))] == list(numbered(count))
+
+
+def test_several_processes_work_and_all_are_gone_at_the_end() -> None:
+    answers = ask([b"pid@x"] * PARCEL * 20, 3)
+    pids = {int(answer.user) for answer in answers}
+    assert os.getpid() not in pids
+    assert 1 < len(pids) <= 3
+    until(lambda: not any(map(alive, pids)), "the workers are gone")
+
+
+def test_a_look_up_that_hangs_costs_its_own_answer_only() -> None:
+    addresses = [*numbered(PARCEL // 2), b"hang@x", *numbered(PARCEL * 3)]
+    answers = ask(addresses)
+    assert [answer.asked for answer in answers] == addresses
+    late = [answer for answer in answers if answer.mark == CANNOT_TELL]
+    assert [(answer.asked, answer.reason, answer.where) for answer in late] == [(b"hang@x", "deadline", b"/dead/hang")]
+
+
+def test_where_one_hung_nobody_looks_again() -> None:
+    answers = ask([b"hang@x"] * 1000)
+    reasons = [answer.reason for answer in answers]
+    assert set(reasons) == {"deadline", "shunned"}
+    assert reasons.count("deadline") <= 2  # each of two workers once, at the most
+
+
+def test_a_look_up_that_kills_its_process_costs_its_own_answer_only() -> None:
+    addresses = [b"1@x", b"die@x", b"2@x", b"die@x", b"3@x"]
+    assert [answer.reason for answer in ask(addresses)] == ["mailbox", "died", "mailbox", "died", "mailbox"]
+
+
+def test_trouble_and_what_nobody_foresaw_cannot_be_told() -> None:
+    trouble, unforeseen = ask([b"trouble@x", b"raise@x"])
+    assert trouble == Told(b"trouble@x", b"trouble@x", CANNOT_TELL, "home", b"", b"/home/joe", "away")
+    assert (unforeseen.mark, unforeseen.reason) == (CANNOT_TELL, "unforeseen")
+    assert "RuntimeError" in unforeseen.detail
+    assert "s3cret" not in unforeseen.detail
+
+
+def test_who_stops_listening_leaves_nobody_behind() -> None:
+    with Workers(HURRIED, service, 2) as pool:
+        first = next(pool.ask([b"pid@x"] * 1000))
+    until(lambda: not alive(int(first.user)), "the worker is gone")
+
+
+def test_questions_are_not_taken_far_ahead_of_the_answers() -> None:
+    taken = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal taken
+        for address in numbered(100 * PARCEL):
+            taken += 1
+            yield address
+
+    with Workers(HURRIED, service, 2) as pool:
+        assert next(pool.ask(counted())).asked == b"0@x"
+    assert taken <= 2 * AHEAD * PARCEL
+
+
+def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+    ready, writing = os.pipe()
+    parent = os.fork()
+    if not parent:
+        os.close(ready)
+        with Workers(HURRIED, service, 2) as pool:
+            for answer in pool.ask([b"pid@x"] * PARCEL * 2):
+                os.write(writing, answer.user + b"\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.close(writing)
+    with os.fdopen(ready, "rb") as lines:
+        pids = set(map(int, lines))
+    os.waitpid(parent, 0)
+    until(lambda: not any(map(alive, pids)), "the workers are gone")
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [
+        (b"joe@x", Recipient(b"joe", b"x")),
+        (b"a@b@x", Recipient(b"a@b", b"x")),
+        (b"joe", Recipient(b"joe", None)),
+        (b"joe@", Recipient(b"joe", b"")),
+    ],
+)
+def test_an_address_is_split_at_its_last_at_sign(address: bytes, asked: Recipient) -> None:
+    assert recipient(address) == asked
