@@ -48,8 +48,8 @@ DOMAINS = 1024
 _CRYPT_DATA = 1 << 18
 """Bytes for struct crypt_data: libxcrypt's has 32,768, the GNU C library's had 131,232."""
 
-_UNKNOWN = b"$6$noaccount$"
-"""The kind that vpopmail makes by default."""
+_UNKNOWN = b"$6$nobody..$"
+"""The kind that vpopmail makes by default: its salts have 8 characters."""
 
 _KIND_LIMIT = 200
 
