@@ -237,7 +237,7 @@ class Worker:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(IDLE), int(IDLE % 1 * 1e6)))
         accept, stopping, parked = self._accept, self._stopping, self._parked
         while not stopping():
-            if self._needless >= NEEDLESS and not parked:
+            if self._needless >= NEEDLESS:
                 self._stand_back()
             if not accept():
                 self._idle()
@@ -286,7 +286,8 @@ class Worker:
         """Leaves the next connections to others: one client alone would wake every worker in turn."""
         self._needless = 0
         self._idle()
-        time.sleep(STAND_BACK)
+        self._stirred = True
+        self._look_after_parked(STAND_BACK)
 
     def _not_accepted(self, error: OSError) -> bool:
         """What to do about an error of accept(2); whether to try again at once."""
@@ -387,14 +388,11 @@ class Worker:
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
-        for fd in list(self._overdue(now)):
-            self._close(fd)
-
-    def _overdue(self, now: float) -> Iterator[int]:
-        for fd, client in self._parked.items():
+        while self._parked:
+            fd, client = next(iter(self._parked.items()))
             if client.end > now:
                 return
-            yield fd
+            self._close(fd)
 
 
 class _Parked:
