@@ -35,6 +35,8 @@ class Backend(NamedTuple):
     """The accounts, for somebody who looks at the disk as a domain's owner."""
     aliases: Table[tuple[bytes, bytes], Sequence[bytes]] | None
     limits: Table[Domain, Limits]
+    logins: Table[tuple[Domain, bytes, bytes], Account] | None = None
+    """The accounts for logins, by domain, its name as it was given, and user; None: as for mail."""
 
 
 class Host(NamedTuple):
@@ -53,7 +55,7 @@ class Host(NamedTuple):
         policy = Vpopmail.from_settings(settings)
         domains = tables.watched("domain", Domains(tables))
         default = DefaultDomain(tables, policy.directory)
-        return cls(tables, settings, policy, domains, _files(tables, policy), default)
+        return cls(tables, settings, policy, domains, _backend(tables, settings, policy), default)
 
     def judge(self, delivery: Delivery) -> rules.Outcome | None:
         """What becomes of a message; None if that is qmail's business alone.  Raises `Unavailable`."""
@@ -83,6 +85,15 @@ class Host(NamedTuple):
         """The time, on which no answer can rest that is given again later."""
         self.tables.doubt()
         return time.time()
+
+
+def _backend(tables: Tables, settings: Settings, policy: Vpopmail) -> Backend:
+    if policy.backend == "cdb":
+        return _files(tables, policy)
+    from cvm_vpopmail.tables import databases
+
+    sql = databases.sql(tables, settings, policy)
+    return Backend(lambda _: sql.accounts, sql.aliases, sql.limits, sql.logins)
 
 
 def _files(tables: Tables, policy: Vpopmail) -> Backend:
@@ -147,13 +158,13 @@ def _authenticate(host: Host) -> Authenticate:
         if not name:
             name = host.default_domain() if policy.default_domain is None else policy.default_domain
         host.tables.enter(b"login %s@%s" % (user, name))  # a costly hash may outlast the deadline
-        valid = login.valid(user, name)
+        valid = bool(user) and login.valid(user, name)
         domain = host.domains.get(name) if valid else None
         if domain is None:
             wasted.on(name, proof)
             return Answer(Verdict.PASS, "not-ours", user) if valid else Answer(Verdict.REJECT, "invalid-username", user)
         rights = Rights(domain.uid, domain.gid)
-        account = _account(domain, user, rights)
+        account = _account(domain, name, user, rights)
         host.tables.enter(b"login %s@%s" % (user, name))
         if account is None:
             wasted.on(domain.name, proof)
@@ -170,8 +181,10 @@ def _authenticate(host: Host) -> Authenticate:
         facts = _facts(account, domain, recipient.domain or name)
         return Answer(Verdict.ACCEPT, "login", user, account.directory, facts)
 
-    def _account(domain: Domain, user: bytes, rights: Rights) -> Account | None:
+    def _account(domain: Domain, given: bytes, user: bytes, rights: Rights) -> Account | None:
         """As the domain's owner finds it, else as this process does: vchkpw looks as root."""
+        if host.backend.logins is not None:
+            return host.backend.logins.get((domain, given, user))
 
         def look(looks: Looks) -> Account | None:
             return host.backend.accounts(looks).get((domain, user))
