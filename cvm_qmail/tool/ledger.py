@@ -1,0 +1,324 @@
+"""What an audit knows: addresses with what became of their mail, and today's verdicts.
+
+It is kept in a database without a name (SQLite, in TMPDIR, gone at the end), because a log of
+gigabytes has more addresses than memory should hold: a dictionary attack makes millions.
+
+    address    as logged; what became of the last delivery; the envelope address, verdict and reason
+    tally      deliveries by address, day and kind
+    message    messages all of whose recipients failed here: bytes, and whether a bounce was made
+    addressed  which addresses these had
+
+Law: memory is bounded (PENDING, and SQLite's cache); counting is exact.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import NamedTuple
+
+from cvm_qmail.answer import Verdict
+from cvm_qmail.tool.envelope import Way
+from cvm_qmail.tool.sendlog import Delivery, Message, Outcome
+from cvm_qmail.tool.workers import CANNOT_TELL, Told
+
+PENDING = 1 << 15
+"""Rows that wait in memory."""
+
+DAY = 86400
+
+REFUSED = Verdict.REJECT.value
+ACCEPTED = Verdict.ACCEPT.value
+
+
+class Kind(Enum):
+    """What became of a local delivery."""
+
+    DELIVERED = "delivered"
+    NO_MAILBOX = "bounced: no mailbox"
+    """In qmail-local's own words."""
+    FAILED = "bounced: otherwise"
+    DEFERRED = "deferred"
+    UNFINISHED = "without an end"
+
+
+FINAL = (Kind.DELIVERED, Kind.NO_MAILBOX, Kind.FAILED)
+BOUNCED = (Kind.NO_MAILBOX, Kind.FAILED)
+
+_KINDS = {
+    Outcome.SUCCESS: Kind.DELIVERED,
+    Outcome.FAILURE: Kind.FAILED,
+    Outcome.DEFERRAL: Kind.DEFERRED,
+    Outcome.UNFINISHED: Kind.UNFINISHED,
+}
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -65536;
+CREATE TABLE address (
+    id INTEGER PRIMARY KEY, logged BLOB NOT NULL UNIQUE, domain BLOB NOT NULL, last TEXT, last_day INTEGER,
+    address BLOB, exact INTEGER, mark TEXT, reason TEXT, place BLOB, detail TEXT
+);
+CREATE TABLE tally (
+    address INTEGER, day INTEGER, kind TEXT, count INTEGER, PRIMARY KEY (address, day, kind)
+) WITHOUT ROWID;
+CREATE TABLE message (id INTEGER PRIMARY KEY, size INTEGER, bounced INTEGER);
+CREATE TABLE addressed (message INTEGER, address INTEGER, PRIMARY KEY (message, address)) WITHOUT ROWID;
+CREATE VIEW refused AS
+    SELECT min(addressed.address) AS address, message.size AS size, message.bounced AS bounced
+    FROM message JOIN addressed ON addressed.message = message.id JOIN address ON address.id = addressed.address
+    GROUP BY message.id HAVING sum(address.mark != '-') = 0;
+"""
+_ADD_ADDRESS = """
+INSERT INTO address (logged, domain, last, last_day) VALUES (?, ?, ?, ?) ON CONFLICT (logged) DO UPDATE SET
+    last = ifnull(excluded.last, last), last_day = ifnull(excluded.last_day, last_day)
+"""
+_ADD_TALLY = """
+INSERT INTO tally SELECT id, ?, ?, ? FROM address WHERE logged = ?
+ON CONFLICT DO UPDATE SET count = count + excluded.count
+"""
+
+
+class Listed(NamedTuple):
+    """An address in the report."""
+
+    address: bytes
+    """That of the envelope where it is known, else as logged."""
+    exact: bool
+    """Whether the log's spelling of it stands for nothing else."""
+    reason: str
+    where: bytes
+    detail: str
+    deliveries: int
+    last_day: str
+    """The day of the last delivery that succeeded or failed; empty: none did, or it has no time."""
+
+
+class Listing(NamedTuple):
+    """Addresses of one sort: how many there are, and the first of them."""
+
+    total: int
+    first: list[Listed]
+
+
+class Gain(NamedTuple):
+    """What would not have been taken in."""
+
+    domain: bytes
+    deliveries: int
+    addresses: int
+    messages: int
+    """Messages for which nobody would have been accepted; one with several recipients counts where the first is."""
+    size: int
+    bounces: int
+
+
+class Day(NamedTuple):
+    """Deliveries of one day that were..."""
+
+    day: str
+    delivered: int
+    refused: int
+    """...bounced, and would be refused."""
+    bounced: int
+    """...bounced otherwise."""
+    deferred: int
+
+
+def date(day: int | None) -> str:
+    """A day (counted from 1970) as people write it; empty for none."""
+    return "" if day is None or day < 0 else datetime.fromtimestamp(day * DAY, UTC).strftime("%Y-%m-%d")
+
+
+def kind_of(delivery: Delivery) -> Kind:
+    """What became of it."""
+    return Kind.NO_MAILBOX if delivery.no_mailbox else _KINDS[delivery.outcome]
+
+
+class Ledger:
+    """See the head of this file.  Raises `sqlite3.Error`, when the disk is full, say."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(_SCHEMA)
+        self._last: dict[bytes, tuple[str | None, int | None]] = {}
+        self._tallies: Counter[tuple[bytes, int, str]] = Counter()
+        self._messages: list[Message] = []
+
+    # -- what is in the log -------------------------------------------------------------------------
+
+    def delivery(self, delivery: Delivery) -> None:
+        """A local delivery."""
+        kind = kind_of(delivery)
+        when = delivery.began if delivery.ended is None else delivery.ended
+        day = None if when is None else when // DAY
+        if kind in FINAL:
+            self._last[delivery.recipient] = kind.value, day
+        else:
+            self._last.setdefault(delivery.recipient, (None, None))
+        self._tallies[delivery.recipient, -1 if day is None else day, kind.value] += 1
+        if len(self._tallies) >= PENDING:
+            self.flush()
+
+    def message(self, message: Message) -> None:
+        """A message of which the log told the end."""
+        if message.ended and message.failed:
+            self._messages.append(message)
+            if len(self._messages) >= PENDING:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits."""
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            _ADD_ADDRESS,
+            [(name, name.rpartition(b"@")[2].lower(), last, day) for name, (last, day) in self._last.items()],
+        )
+        self._db.executemany(
+            _ADD_TALLY, [(day, kind, count, name) for (name, day, kind), count in self._tallies.items()]
+        )
+        self._last.clear()
+        self._tallies.clear()
+        for message in self._messages:
+            row = self._db.execute(
+                "INSERT INTO message (size, bounced) VALUES (?, ?)", (message.size, message.bounce_qp is not None)
+            ).lastrowid
+            self._db.executemany(
+                "INSERT OR IGNORE INTO addressed SELECT ?, id FROM address WHERE logged = ?",
+                [(row, name) for name in message.failed],
+            )
+        self._messages.clear()
+        self._db.execute("COMMIT")
+
+    # -- today's verdicts ---------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> int:
+        """How many there are."""
+        return self._number("SELECT count(*) FROM address")
+
+    def logged(self) -> Iterator[bytes]:
+        """All of them."""
+        last = 0
+        while rows := self._db.execute(
+            "SELECT id, logged FROM address WHERE id > ? ORDER BY id LIMIT 1000", (last,)
+        ).fetchall():
+            yield from (name for _, name in rows)
+            last = rows[-1][0]
+
+    def judge(self, verdicts: Iterable[Told]) -> Iterator[Told]:
+        """Keeps the verdicts; hands them on."""
+        waiting = []
+        for told in verdicts:
+            exact = Way(told.address).exact
+            waiting.append((told.address, exact, told.mark, told.reason, told.where, told.detail, told.asked))
+            if len(waiting) >= PENDING:
+                self._keep(waiting)
+                waiting = []
+            yield told
+        self._keep(waiting)
+
+    def _keep(self, rows: Sequence[tuple[object, ...]]) -> None:
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            "UPDATE address SET address = ?, exact = ?, mark = ?, reason = ?, place = ?, detail = ? WHERE logged = ?",
+            rows,
+        )
+        self._db.execute("COMMIT")
+
+    # -- what follows -------------------------------------------------------------------------------
+
+    def refused_though_delivered(self, limit: int, *, exact: bool) -> Listing:
+        """Addresses that would be refused, and to which qmail delivered last.  Not `exact`: perhaps other ones."""
+        condition = "mark = ? AND last = ? AND exact = ?"
+        return self._listing(condition, (REFUSED, Kind.DELIVERED.value, exact), (Kind.DELIVERED,), limit)
+
+    def gone(self) -> int:
+        """Addresses that would be refused, to which qmail delivered once, and bounced since."""
+        return self._number(
+            "SELECT count(*) FROM address WHERE mark = ? AND last IN (?, ?)"
+            " AND EXISTS (SELECT 1 FROM tally WHERE tally.address = id AND kind = ?)",
+            (REFUSED, *(kind.value for kind in BOUNCED), Kind.DELIVERED.value),
+        )
+
+    def accepted_though_bounced(self, limit: int) -> Listing:
+        """Addresses that would be accepted, and for which qmail last found no mailbox."""
+        return self._listing("mark = ? AND last = ?", (ACCEPTED, Kind.NO_MAILBOX.value), (Kind.NO_MAILBOX,), limit)
+
+    def cannot_be_told(self, limit: int) -> Listing:
+        """Addresses without a verdict."""
+        return self._listing("mark = ?", (CANNOT_TELL,), tuple(Kind), limit)
+
+    def names(self, limit: int) -> Listing:
+        """Addresses that would have been refused, those that bounced most first."""
+        return self._listing("mark = ?", (REFUSED,), BOUNCED, limit)
+
+    def _listing(self, condition: str, values: tuple[object, ...], kinds: tuple[Kind, ...], limit: int) -> Listing:
+        marks = ", ".join("?" * len(kinds))
+        chosen = f"FROM address JOIN tally ON tally.address = id WHERE {condition} AND kind IN ({marks}) GROUP BY id"
+        given = (*values, *(kind.value for kind in kinds))
+        rows = self._db.execute(
+            f"SELECT address.address, exact, logged, reason, place, detail, sum(count) AS total, last_day {chosen}"
+            " ORDER BY total DESC, logged LIMIT ?",
+            (*given, limit),
+        )
+        first = [
+            Listed(address or logged, bool(exact), reason, place, detail, total, date(day))
+            for address, exact, logged, reason, place, detail, total, day in rows
+        ]
+        return Listing(self._number(f"SELECT count(*) FROM (SELECT id {chosen})", given), first)  # noqa: S608
+
+    def gain(self) -> Gain:
+        """All that would have been refused at the door."""
+        return next(self._gains("", "''", ()), Gain(b"", 0, 0, 0, 0, 0))
+
+    def domains(self, limit: int) -> list[Gain]:
+        """The same by domain, those with most deliveries first."""
+        return list(self._gains("GROUP BY domain ORDER BY deliveries DESC, domain LIMIT ?", "domain", (limit,)))
+
+    def _gains(self, grouped: str, domain: str, values: tuple[object, ...]) -> Iterator[Gain]:
+        rows = self._db.execute(
+            f"""
+            SELECT {domain}, sum(deliveries) AS deliveries, count(*), ifnull(sum(messages), 0), ifnull(sum(size), 0),
+                ifnull(sum(bounces), 0)
+            FROM (
+                SELECT id, domain, sum(count) AS deliveries FROM address JOIN tally ON tally.address = id
+                WHERE mark = ? AND kind IN (?, ?) GROUP BY id
+            ) LEFT JOIN (
+                SELECT address, count(*) AS messages, sum(size) AS size, sum(bounced) AS bounces
+                FROM refused GROUP BY address
+            ) ON address = id {grouped}
+            """,  # noqa: S608  as above
+            (REFUSED, *(kind.value for kind in BOUNCED), *values),
+        )
+        for name, deliveries, *numbers in rows:
+            if deliveries:
+                yield Gain(name or b"", deliveries, *numbers)
+
+    def days(self) -> Iterator[Day]:
+        """The days in order; what has no time is left out."""
+        rows = self._db.execute(
+            """
+            SELECT day, sum(count * (kind = ?1)), sum(count * (kind IN (?2, ?3) AND mark = ?4)),
+                sum(count * (kind IN (?2, ?3) AND mark != ?4)), sum(count * (kind = ?5))
+            FROM tally JOIN address ON address.id = tally.address WHERE day >= 0 GROUP BY day ORDER BY day
+            """,
+            (Kind.DELIVERED.value, *(kind.value for kind in BOUNCED), REFUSED, Kind.DEFERRED.value),
+        )
+        for day, *numbers in rows:
+            yield Day(date(day), *numbers)
+
+    def matrix(self) -> dict[tuple[str, str], int]:
+        """Deliveries by `Kind` and verdict."""
+        rows = self._db.execute(
+            "SELECT kind, mark, sum(count) FROM tally JOIN address ON address.id = tally.address GROUP BY kind, mark"
+        )
+        return {(kind, mark): count for kind, mark, count in rows}
+
+    def _number(self, query: str, values: tuple[object, ...] = ()) -> int:
+        number: int = self._db.execute(query, values).fetchone()[0]
+        return number
