@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from secrets import token_bytes
+from struct import Struct
 from typing import NamedTuple
 
 from cvm_qmail import wire
@@ -25,6 +26,8 @@ TIMEOUT = 10.0
 
 NONCE = 8
 """Random bytes in a request over UDP, where anybody could answer."""
+
+_TIMEVAL = Struct("@ll")
 
 UDP_TRIES = (1.0, 2.0, 4.0)
 """Seconds to wait for an answer after each sending."""
@@ -106,8 +109,8 @@ def _left(end: float) -> float:
 
 def _local(path: str, packet: bytes, end: float) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        _connect(connection, path, end)
         connection.settimeout(_left(end))
-        connection.connect(path)
         connection.sendall(packet)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -118,6 +121,19 @@ def _local(path: str, packet: bytes, end: float) -> bytes:
                 break
             answer += data
     return answer
+
+
+def _connect(connection: socket.socket, path: str, end: float) -> None:
+    """Waits for its turn while the server's queue is full, where a socket with Python's time-out gets EAGAIN.
+
+    The C program's queue has room for few.
+    """
+    seconds, fraction = divmod(max(_left(end), 1e-3), 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(fraction * 1e6)))
+    try:
+        connection.connect(path)
+    except BlockingIOError:
+        raise TimeoutError from None
 
 
 def _udp(address: str, packet: bytes, end: float) -> bytes:

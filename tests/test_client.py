@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, a_folder
-from serving import CVM_QMAIL, PATIENCE, PLUGINS, free_port, serving
+from serving import CVM_QMAIL, PATIENCE, PLUGINS, free_port, serving, until
 
 from cvm_qmail import client, wire
 from cvm_qmail.client import Module, NoAnswer
@@ -37,6 +37,19 @@ def stream(answers: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.start()
         yield f"cvm-local:{folder}/s"
         thread.join(PATIENCE)
+
+
+@contextmanager
+def queue_full() -> Iterator[tuple[str, socket.socket]]:
+    """A Unix socket on whose queue is no more room."""
+    with a_folder() as folder, socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind(str(folder / "s"))
+        listener.listen(0)
+        listener.settimeout(PATIENCE)
+        waiting.connect(str(folder / "s"))
+        waiting.sendall(b"\2\0\0")
+        waiting.shutdown(socket.SHUT_WR)
+        yield f"cvm-local:{folder}/s", listener
 
 
 @contextmanager
@@ -278,3 +291,23 @@ def test_the_environment_reaches_the_program() -> None:
             assert client.transfer(program(folder, 'cat >/dev/null; printf "$CVM_TEST"'), b"\2\0\0") == b"\2\0\0"
         finally:
             del os.environ["CVM_TEST"]
+
+
+def test_where_the_queue_is_full_it_waits_for_its_turn() -> None:
+    answers = []
+    with queue_full() as (module, listener):
+        asking = threading.Thread(target=lambda: answers.append(client.transfer(module, b"\2\0\0")))
+        asking.start()
+        until(lambda: ") S " in Path(f"/proc/self/task/{asking.native_id}/stat").read_text(), "it waits")
+        for _ in range(2):
+            with listener.accept()[0] as connection:
+                while connection.recv(512):
+                    pass
+                connection.sendall(b"\4\0\0")
+        asking.join(PATIENCE)
+    assert answers == [b"\4\0\0"]
+
+
+def test_where_the_queue_stays_full_it_gives_up_in_time() -> None:
+    with queue_full() as (module, _), pytest.raises(NoAnswer, match=r"no answer within 0\.2 seconds"):
+        client.transfer(module, b"\2\0\0", SHORT)
