@@ -19,7 +19,7 @@ from cvm_qmail.rules.domains import Controls
 from cvm_qmail.rules.dotqmail import Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.cdb import Database, open_database, open_sound_database
+from cvm_qmail.tables.cdb import Database, open_database
 from cvm_qmail.tables.changes import TRUST, Changes
 from cvm_qmail.tables.control import ControlFiles
 from cvm_qmail.tables.errors import REFUSED, describe
@@ -44,6 +44,9 @@ HIDDEN = "(not shown)"
 
 CDB_LIMIT = 256
 """Databases of plug-ins that are kept open at a time."""
+
+CDB_WHOLE = 1 << 16
+"""Bytes up to which one of these is kept in memory: 16 MB all together."""
 
 
 class Watched(Generic[K, V]):
@@ -297,7 +300,7 @@ class Tables:
         if kept is None:
             if len(self._databases) >= CDB_LIMIT:
                 del self._databases[next(iter(self._databases))]
-            kept = Kept(path, "cdb-unreadable", open_sound_database if sound else open_database, opener)
+            kept = Kept(path, "cdb-unreadable", partial(open_database, whole=CDB_WHOLE, sound=sound), opener)
         self._databases[key] = kept  # the one used last stands last
         database = kept.now()
         if database is None or secret:

@@ -149,20 +149,19 @@ class Database:
             raise Unavailable("cdb-unreadable", describe(error), self._path, errno=error.errno) from None
 
 
-def open_database(fd: int, size: int, path: bytes) -> Database:
-    """The database in the open file `fd`, which it takes over.  Raises OSError."""
-    if size > WHOLE:
-        return Database(InFile(fd, size), path)
-    try:
-        return Database(read_all(fd, size), path)
-    finally:
-        os.close(fd)
+def open_database(fd: int, size: int, path: bytes, *, whole: int = WHOLE, sound: bool = False) -> Database:
+    """The database in the open file `fd`, which it takes over; in memory if it has at most `whole` bytes.
 
-
-def open_sound_database(fd: int, size: int, path: bytes) -> Database:
-    """The same; a file that is not a constant database as a whole is `Unavailable`."""
-    database = open_database(fd, size, path)
-    if not _is_sound(database.header, size):
+    Raises OSError; `Unavailable` if it has to be `sound` and is no constant database as a whole.
+    """
+    if size > whole:
+        database = Database(InFile(fd, size), path)
+    else:
+        try:
+            database = Database(read_all(fd, size), path)
+        finally:
+            os.close(fd)
+    if sound and not _is_sound(database.header, size):
         raise Unavailable("cdb-damaged", "is not a whole constant database", path)
     return database
 

@@ -14,7 +14,7 @@ import pytest
 from hosts import CORPUS, a_folder, cdb_bytes, load
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.cdb import WHOLE, Damaged, Database, InFile, open_database, open_sound_database, seek
+from cvm_qmail.tables.cdb import WHOLE, Damaged, Database, InFile, open_database, seek
 
 
 @contextmanager
@@ -246,7 +246,7 @@ FORTY = cdb_bytes([(b"k%d" % n, b"v" * n) for n in range(40)])
 def whole(data: bytes, tmp_path: Path) -> Database:
     file = tmp_path / "db"
     file.write_bytes(data)
-    return open_sound_database(os.open(file, os.O_RDONLY), len(data), bytes(file))
+    return open_database(os.open(file, os.O_RDONLY), len(data), bytes(file), sound=True)
 
 
 @pytest.mark.parametrize("records", [[], [(b"", b"")], [(b"joe", b"x")]])
