@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from stat import S_ISREG
 from typing import NamedTuple
 
 import click
 
 from cvm_qmail.tool import show
+from cvm_qmail.tool.given import read
 from cvm_qmail.tool.show import PERMANENT, SOME, TEMPORARY, Failure, text
 from cvm_qmail.wire import Code, Credential
 
@@ -28,7 +27,7 @@ except ImportError as missing:
     ) from None
 
 READ_LIMIT = 1 << 16
-"""Bytes that are read: hexadecimal text of a packet is less."""
+"""Bytes that are read: a packet in hexadecimal text is less."""
 
 _HEX = re.compile(rb"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[\s:,]*)+")
 _BETWEEN = re.compile(rb"0x|\\x|[\s:,]")
@@ -85,27 +84,15 @@ def _bytes_of(argument: str) -> bytes:
     given = os.fsencode(argument)
     if _HEX.fullmatch(given.strip()):
         return bytes.fromhex(_BETWEEN.sub(b"", given).decode())
-    data = _read(argument)
+    try:
+        data = read(argument, READ_LIMIT)
+    except FileNotFoundError:
+        raise Failure(f"{argument}: neither hexadecimal digits in pairs nor a file", PERMANENT) from None
     if _HEX.fullmatch(data.strip()):
         return bytes.fromhex(_BETWEEN.sub(b"", data).decode())
     if not data:
         raise Failure(f"{argument}: empty, expected a packet", PERMANENT)
     return data
-
-
-def _read(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read(READ_LIMIT)
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise Failure(f"{name}: neither hexadecimal digits in pairs nor a file", PERMANENT) from None
-    try:
-        if not S_ISREG(os.fstat(fd).st_mode):
-            raise Failure(f"{name}: not a plain file", PERMANENT)
-        return os.read(fd, READ_LIMIT)
-    finally:
-        os.close(fd)
 
 
 def _taken(data: bytes, is_request: bool | None, *, v1: bool) -> Taken:
