@@ -169,7 +169,7 @@ def _mysql(number: int, line: bytes) -> Server:
     )
 
 
-def parse_pgsql(text: bytes, *, replica: bool = False) -> list[Server]:  # noqa: ARG001  there is one line only
+def parse_pgsql(text: bytes, *, replica: bool) -> list[Server]:  # noqa: ARG001  there is one line only
     """The one server that ``vpopmail.pgsql`` names.  Raises `BadFile`."""
     lines = _lines(text)
     if not lines:

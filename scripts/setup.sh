@@ -41,8 +41,9 @@ need_venv() {
 
 # The development tools, and the project itself as an editable install.
 need_development() {
-    need_venv -e '.[tool]' 'pytest>=8,<10' 'hypothesis>=6.100,<7' 'mypy>=1.11' 'ruff>=0.6' 'build>=1.2'
+    need_venv -e '.[tool,mysql,pgsql]' 'pytest>=8,<10' 'hypothesis>=6.100,<7' 'mypy>=1.11' 'ruff>=0.6' 'build>=1.2'
 }
 
 # The programs that the tests run beside ours.
 PEERS='cvm mailfront runit libnss-wrapper s6 ipsvd systemd strace acl util-linux man-db groff-base gcc libc6-dev'
+PEERS="$PEERS mariadb-server postgresql"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from databases import Database, MariaDb, PostgreSql, running
 from hosts import Host, a_folder, plain_host
 from serving import Server, serving
 
@@ -52,3 +53,17 @@ def server(host: Host) -> Iterator[Server]:
     """cvm-qmail serving `host` on a Unix socket."""
     with serving(host) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[Database]:
+    """A MariaDB server for all tests."""
+    with running(MariaDb) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Database]:
+    """A PostgreSQL server for all tests."""
+    with running(PostgreSql) as database:
+        yield database

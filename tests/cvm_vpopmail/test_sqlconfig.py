@@ -78,13 +78,13 @@ def test_an_error_tells_the_line_and_what_was_expected_and_no_password(text: byt
 
 
 def test_a_host_with_a_slash_is_the_folder_of_the_socket() -> None:
-    (server,) = parse_pgsql(b"# accounts\n/run/postgresql|5433|vpop|s3cret|mail\nanother|line\n")
+    (server,) = parse_pgsql(b"# accounts\n/run/postgresql|5433|vpop|s3cret|mail\nanother|line\n", replica=False)
     assert server == Server("/run/postgresql", 5433, "", "vpop", Password(b"s3cret"), "mail")
 
 
 @pytest.mark.parametrize("text", [b"||||\n", b"|\n"])
 def test_empty_fields_take_vpopmail_s_own_values(text: bytes) -> None:
-    assert parse_pgsql(text) == [Server("", 0, "", "postgres", Password(b""), "vpopmail")]
+    assert parse_pgsql(text, replica=False) == [Server("", 0, "", "postgres", Password(b""), "vpopmail")]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_empty_fields_take_vpopmail_s_own_values(text: bytes) -> None:
 )
 def test_an_error_of_the_other_file_tells_as_much(text: bytes, found: str) -> None:
     with pytest.raises(BadFile, match=found) as raised:
-        parse_pgsql(text)
+        parse_pgsql(text, replica=False)
     assert "s3cret" not in str(raised.value)
 
 

@@ -1,0 +1,208 @@
+"""A connection to PostgreSQL: libpq through psycopg's own module for it, psycopg.pq.
+
+psycopg's cursors wait for an answer without an end, so the waiting is done here.
+
+Law: all columns come as text, in the bytes in which they are stored.  Every wait ends at `until`.
+
+Source: PostgreSQL's manual, libpq - C Library: Database Connection Control Functions, Asynchronous Command
+Processing; Appendix A for the error codes.
+"""
+
+from __future__ import annotations
+
+import select as waiting
+import time
+from collections.abc import Callable, Sequence
+
+from psycopg import OperationalError, pq
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import abc
+
+from cvm_vpopmail.sqlconfig import Server
+from cvm_vpopmail.tables.servers import STATEMENTS, Row, Select, Terms, Trouble
+
+ROWS_LIMIT = 10_000
+"""Rows of an answer: aliases have as many as they have lines."""
+
+_REASONS = {
+    b"53300": "database-full",  # too many connections
+    b"28000": "database-refused",  # login
+    b"28P01": "database-refused",  # wrong password
+    b"3D000": "database-refused",  # no such database
+    b"42501": "database-refused",  # no right to a table
+    b"42P01": "database-tables",  # no such table
+    b"42703": "database-columns",  # no such column
+    b"42883": "database-columns",  # a column of another kind than text
+    b"57014": "database-slow",  # statement_timeout
+    b"55P03": "database-slow",  # lock_timeout
+    b"57P01": "database-down",  # shutting down
+    b"57P02": "database-down",  # crashed
+    b"57P03": "database-down",  # starting up
+}
+_ENDS = frozenset({b"57P01", b"57P02", b"57P03", b"57P05", b"0A000"})
+"""Errors with which the connection ends; or with which it had better: a prepared statement is out of date."""
+
+_FINE = frozenset({pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK})
+
+_TLS = {"off": "disable", "on": "require", "verify": "verify-full"}
+
+_COMING = ("starting up", "shutting down", "recovery mode", "not yet accepting")
+_FULL = ("too many clients", "too many connections", "connection slots")
+
+
+def connect(server: Server, terms: Terms) -> PgSqlConnection:
+    """A connection.  Raises `Trouble`."""
+    given: dict[str, str | int] = {
+        "host": server.host,
+        "port": server.port or "",
+        "user": server.user,
+        "dbname": server.database,
+        "sslmode": _TLS[terms.tls] if not server.host.startswith("/") else "disable",
+        "sslrootcert": terms.ca,
+        "gssencmode": "disable",
+        "fallback_application_name": "cvm-vpopmail",
+    }
+    info = make_conninfo("", **{name: value for name, value in given.items() if value != ""}).encode()
+    if server.password.value:
+        info += b" password='%s'" % server.password.value.replace(b"\\", b"\\\\").replace(b"'", b"\\'")
+    connection = pq.PGconn.connect_start(info)
+    try:
+        _log_in(connection, terms)
+        return PgSqlConnection(connection, terms)
+    except Trouble:
+        connection.finish()
+        raise
+
+
+def _log_in(connection: abc.PGconn, terms: Terms) -> None:
+    """Goes on until the connection is there.  Raises `Trouble`."""
+    taken_by = time.monotonic() + terms.connect
+    wanted: int = pq.PollingStatus.WRITING
+    while connection.status != pq.ConnStatus.BAD and wanted != pq.PollingStatus.OK:
+        if wanted == pq.PollingStatus.FAILED:
+            break
+        reached = connection.status not in (pq.ConnStatus.STARTED, pq.ConnStatus.BAD)
+        until = terms.until if reached else min(terms.until, taken_by)
+        event = waiting.POLLIN if wanted == pq.PollingStatus.READING else waiting.POLLOUT
+        if not _ready(connection.socket, event, until):
+            raise Trouble("database-slow", "gave no answer in time", lost=True)
+        wanted = connection.connect_poll()
+    if wanted != pq.PollingStatus.OK:
+        raise _no_connection(connection)
+
+
+def _ready(descriptor: int, event: int, until: float) -> bool:
+    waited_for = waiting.poll()
+    waited_for.register(descriptor, event)
+    return bool(waited_for.poll(max(0, int((until - time.monotonic()) * 1000))))
+
+
+def _no_connection(connection: abc.PGconn) -> Trouble:
+    text = connection.error_message.decode("utf-8", "backslashreplace").strip()
+    last = text.rpartition("\n")[2].strip()
+    server_says = last.partition("FATAL:")[2].strip()
+    if not server_says:
+        return Trouble("database-down", " ".join(text.split()), lost=True)
+    reason = "database-refused"
+    if any(words in server_says for words in _COMING):
+        reason = "database-down"
+    elif any(words in server_says for words in _FULL):
+        reason = "database-full"
+    return Trouble(reason, server_says, lost=True)
+
+
+class PgSqlConnection:
+    """A `servers.Connection`."""
+
+    def __init__(self, connection: abc.PGconn, terms: Terms) -> None:
+        self._connection = connection
+        self._socket = connection.socket
+        self._statements: dict[Select, bytes] = {}
+        self._made = 0
+        version = connection.parameter_status(b"server_version") or b"of unknown version"
+        self.about = "PostgreSQL " + version.decode("ascii", "backslashreplace")
+        self._readable = waiting.poll()
+        self._readable.register(self._socket, waiting.POLLIN)
+        self._do(
+            b"SET default_transaction_read_only = on; SET client_encoding = SQL_ASCII; "
+            b"SET standard_conforming_strings = on; SET statement_timeout = %d" % max(1, int(terms.wait * 1000)),
+            terms.until,
+        )
+
+    def close(self) -> None:
+        """Lets go, without waiting."""
+        self._connection.finish()
+
+    def rows(self, select: Select, values: Sequence[bytes], until: float) -> list[Row]:
+        """What the server finds.  Raises `Trouble`."""
+        name = self._statements.get(select)
+        if name is None:
+            name = self._prepare(select, until)
+        self._send(lambda: self._connection.send_query_prepared(name, values))
+        result = self._result(until)
+        count = len(select.columns)
+        if result.nfields != count or result.ntuples > ROWS_LIMIT:
+            raise Trouble("database-error", f"answered {result.ntuples} rows of {result.nfields} columns", lost=True)
+        get = result.get_value
+        return [[get(row, column) for column in range(count)] for row in range(result.ntuples)]
+
+    def _prepare(self, select: Select, until: float) -> bytes:
+        while len(self._statements) >= STATEMENTS:
+            oldest = self._statements.pop(next(iter(self._statements)))
+            self._do(b"DEALLOCATE " + oldest, until)
+        self._made += 1
+        name = b"cvm%d" % self._made
+        self._send(lambda: self._connection.send_prepare(name, _text(select)))
+        self._result(until)
+        self._statements[select] = name
+        return name
+
+    def _do(self, command: bytes, until: float) -> None:
+        self._send(lambda: self._connection.send_query(command))
+        self._result(until)
+
+    def _send(self, send: Callable[[], None]) -> None:
+        """Never waits: a question fits into the socket's buffer."""
+        try:
+            send()
+        except OperationalError as error:
+            raise Trouble("database-down", " ".join(str(error).split()), lost=True) from None
+
+    def _result(self, until: float) -> abc.PGresult:
+        """The last result of a command, when all of it is there.  Raises `Trouble` for an error."""
+        connection = self._connection
+        last = trouble = None
+        try:
+            while True:
+                while connection.is_busy():
+                    if not self._readable.poll(max(0.0, (until - time.monotonic()) * 1000)):
+                        raise Trouble("database-slow", "gave no answer in time", lost=True)
+                    connection.consume_input()
+                result = connection.get_result()
+                if result is None:
+                    break
+                last = result
+                if result.status not in _FINE:
+                    trouble = trouble or self._refusal(result)
+        except OperationalError as error:
+            raise trouble or Trouble("database-down", " ".join(str(error).split()), lost=True) from None
+        if trouble is not None:
+            raise trouble
+        if last is None:
+            raise Trouble("database-down", "closed the connection", lost=True)
+        return last
+
+    def _refusal(self, result: abc.PGresult) -> Trouble:
+        state = result.error_field(pq.DiagnosticField.SQLSTATE)
+        message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message
+        detail = " ".join(message.decode("utf-8", "backslashreplace").split())
+        lost = state is None or state in _ENDS or self._connection.status == pq.ConnStatus.BAD
+        if state is None:
+            return Trouble("database-down", detail, lost=True)
+        return Trouble(_REASONS.get(state, "database-error"), f"{detail} ({state.decode()})", lost=lost)
+
+
+def _text(select: Select) -> bytes:
+    columns = ", ".join(f'"{name}"' for name in select.columns)
+    keys = " AND ".join(f'"{name}" = ${number}' for number, name in enumerate(select.keys, 1))
+    return f'SELECT {columns} FROM "{select.table}" WHERE {keys}'.encode()  # noqa: S608  see `Select`

@@ -1,0 +1,176 @@
+"""Accounts, aliases and limits in a database.
+
+    many domains        vpopmail        pw_name, pw_domain
+    else                one table per domain, named by it with every . and - as _, without pw_domain
+    valias              one row for each line of an alias, in the order in which the server gives them
+    limits              the row of the domain, else the file etc/vlimits.default
+
+A table valias or limits that was never there is empty: vpopmail makes it when it is first asked for.  One
+that has gone since this server has seen it is a trouble.
+
+Law: the server compares, by the collation of its columns: so that `Bob` is found or not as vpopmail finds
+it.  Values are bound; a table's name is made by the rule above, of a name that holds nothing else.  NULL is
+empty, or 0.
+
+Source: vmysql.c, vpgsql.c (vauth_getpw, valias_select, vget_limits), vauth_munge_domain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from cvm_qmail.answer import Table, Unavailable
+from cvm_vpopmail.accounts import Account, Domain
+from cvm_vpopmail.notices import Board
+from cvm_vpopmail.passwords import Stored
+from cvm_vpopmail.rules import limits
+from cvm_vpopmail.rules.numbers import bits, strtol
+from cvm_vpopmail.tables import LimitFiles
+from cvm_vpopmail.tables.servers import Row, Select
+
+_COLUMNS = ("pw_name", "pw_passwd", "pw_gid", "pw_gecos", "pw_dir", "pw_shell")
+_CLEAR = "pw_clear_passwd"
+_NUMBERS = frozenset({"pw_gid"})
+
+ALIASES = Select(("valias_line",), "valias", ("alias", "domain"))
+
+LIMITS_COLUMNS = (
+    "disable_pop",
+    "disable_imap",
+    "disable_smtp",
+    "disable_webmail",
+    "disable_relay",
+    "diskquota",
+    "maxmsgcount",
+)
+LIMITS = Select(LIMITS_COLUMNS, "limits", ("domain",), frozenset(LIMITS_COLUMNS))
+
+_TABLE = re.compile(rb"[A-Za-z0-9_]{1,64}")
+_PGSQL_LIMIT = 63
+"""Bytes of a name; it cuts off what is more."""
+
+
+class Database(Protocol):
+    """What answers."""
+
+    def rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
+        """What it finds.  Raises `Unavailable`."""
+        ...
+
+
+def table_of(domain: bytes, backend: str) -> str:
+    """The table of one domain's accounts.  Raises `Unavailable` for a name that can have none."""
+    name = domain.replace(b".", b"_").replace(b"-", b"_")
+    if backend == "pgsql":  # vpopmail does not quote it
+        name = name.lower()[:_PGSQL_LIMIT]
+    if not _TABLE.fullmatch(name):
+        detail = "the domain's name, with _ for . and -, is not the name of a table: letters, digits, at most 64"
+        raise Unavailable("database-tables", detail, domain)
+    return name.decode("ascii")
+
+
+class SqlAccounts:
+    """A Table of accounts by domain and name in lower case."""
+
+    def __init__(self, database: Database, backend: str, *, many_domains: bool, clear: bool) -> None:
+        """`clear`: whether vpopmail was built with clear passwords."""
+        self._database = database
+        self._backend = backend
+        self._columns = (*_COLUMNS, _CLEAR) if clear else _COLUMNS
+        self._of_all = Select(self._columns, "vpopmail", ("pw_name", "pw_domain"), _NUMBERS) if many_domains else None
+
+    def select(self, domain: bytes) -> Select:
+        """The statement for accounts of this domain.  Raises `Unavailable`."""
+        return self._of_all or Select(self._columns, table_of(domain, self._backend), ("pw_name",), _NUMBERS)
+
+    def get(self, key: tuple[Domain, bytes], /) -> Account | None:
+        """The account; None if there is none.  Raises `Unavailable`."""
+        domain, name = key
+        if not name:
+            return None
+        values = (name, domain.name) if self._of_all else (name,)
+        rows = self._database.rows(self.select(domain.name), values)
+        if not rows:
+            return None
+        stored, hashed, flags, gecos, directory, quota, *clear = [value or b"" for value in rows[0]]
+        return Account(stored, bits(flags), gecos, directory, quota, Stored(hashed, *(clear or [b""])))
+
+
+class Logins:
+    """A Table of accounts for logins, by domain, the domain's name as it was given, and the user.
+
+    vpopmail on PostgreSQL looks for a login under the name that was given: in an alias domain nobody logs
+    in, unless there is a row for it.
+    """
+
+    def __init__(self, accounts: Table[tuple[Domain, bytes], Account], *, as_given: bool) -> None:
+        self._accounts = accounts
+        self._as_given = as_given
+
+    def get(self, key: tuple[Domain, bytes, bytes], /) -> Account | None:
+        """The account; None if there is none.  Raises `Unavailable`."""
+        domain, given, user = key
+        if not self._as_given or given == domain.name:
+            return self._accounts.get((domain, user))
+        try:
+            return self._accounts.get((domain._replace(name=given), user))
+        except Unavailable as trouble:
+            if trouble.reason == "database-tables":
+                return None  # nobody makes a table for an alias domain
+            raise
+
+
+class Optional:
+    """A `Database` in which a table that nobody has seen yet has no rows."""
+
+    def __init__(self, database: Database, seen: Board) -> None:
+        self._database = database
+        self._seen = seen
+        self._known: set[str] = set()
+
+    def rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
+        """What it finds.  Raises `Unavailable`."""
+        try:
+            rows = self._database.rows(select, values)
+        except Unavailable as trouble:
+            if trouble.reason != "database-tables" or self._seen.get(select.table):
+                raise
+            return []
+        if select.table not in self._known:
+            self._known.add(select.table)
+            self._seen.put(select.table, 1.0)
+        return rows
+
+
+class SqlAliases:
+    """A Table of the lines of aliases by name of the domain and of the alias."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, key: tuple[bytes, bytes], /) -> Sequence[bytes] | None:
+        """The lines; None if there are none.  Raises `Unavailable`."""
+        domain, alias = key
+        if not alias:
+            return None
+        rows = self._database.rows(ALIASES, (alias, domain))
+        return [line or b"" for (line,) in rows] or None
+
+
+class SqlLimits:
+    """A Table of limits by domain."""
+
+    def __init__(self, database: Database, files: LimitFiles) -> None:
+        self._database = database
+        self._files = files
+
+    def get(self, domain: Domain, /) -> limits.Limits:
+        """The limits; none at all if there is neither row nor file.  Raises `Unavailable`."""
+        rows = self._database.rows(LIMITS, (domain.name,))
+        if not rows:
+            return limits.parse(self._files.default())
+        return limits.from_row(
+            {name: strtol(value or b"") for name, value in zip(LIMITS_COLUMNS, rows[0], strict=True)}
+        )
