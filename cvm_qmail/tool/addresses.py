@@ -26,12 +26,13 @@ from typing import NamedTuple
 
 import click
 
-from cvm_qmail.answer import Recipient, Unavailable, Verdict
+from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
 from cvm_qmail.lookups import Lookup, qmail
 from cvm_qmail.rules import users
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Rights, Tables
 from cvm_qmail.tool import host
+from cvm_qmail.tool.helpers import helpers
 from cvm_qmail.tool.show import PERMANENT, TEMPORARY, Failure, escaped, text, warn
 
 PROBE = b"zz9cvmctlprobe"
@@ -82,6 +83,8 @@ class Found(NamedTuple):
 
     entries: list[Entry]
     unknown: list[tuple[Entry, Unavailable]]
+    unlisted: list[tuple[Entry, Answer]]
+    """Patterns of which a plug-in judges each address by itself, and does not tell which there are."""
     troubles: list[Unavailable]
     """Where candidates could not be looked for."""
 
@@ -97,6 +100,8 @@ class Survey:
         self._settings = settings
         self._names: dict[bytes, list[bytes]] = {}
         self.troubles: list[Unavailable] = []
+        self.claimed: set[bytes] = set()
+        """Beginnings of local parts below which a plug-in has named all that it knows."""
 
     def candidates(self) -> set[Candidate]:
         """All of them.  Raises `Unavailable` where none can be found at all."""
@@ -123,6 +128,20 @@ class Survey:
             return  # the look-up will say so
         if user is not None:
             yield from self._below(prefix, user)
+            yield from self._of_plugins(prefix, user)
+
+    def _of_plugins(self, prefix: bytes, user: users.User) -> Iterator[Candidate]:
+        """The names that plug-ins know below an entry of users/cdb."""
+        for helper in helpers():
+            try:
+                named = helper.names(self._tables, self._settings, user)
+            except Unavailable as trouble:
+                self.troubles.append(trouble)
+                continue
+            if named is not None:
+                self.claimed.add(prefix.lower())
+                for local, pattern in named:
+                    yield Candidate(prefix + local, pattern)
 
     def _account(self, name: bytes, account: users.Account) -> Iterator[Candidate]:
         """Those of an account; the account alias has what nobody else has as well."""
@@ -229,25 +248,33 @@ def survey(settings: Settings, domain: bytes | None = None) -> Found:
         whole = [address for address in whole if address.rpartition(b"@")[2] == domain]
     names = Survey(tables, settings)
     candidates = names.candidates()
-    found = Found([], [], names.troubles)
+    found = Found([], [], [], names.troubles)
     for place in where:
+        start = b"" if place.prepend is None else place.prepend + b"-"
         for local, pattern in sorted(set(at_place(candidates, place))):
             if local or pattern:  # without a local part it would be thrown away, or means the whole domain
-                _ask(lookup, Entry(local, pattern, place.domain, place.wild), place.example, found)
+                claimed = (start + local).lower().startswith(tuple(names.claimed))
+                _ask(lookup, Entry(local, pattern, place.domain, place.wild), place.example, found, claimed=claimed)
     for address in whole:
         account, _, host_name = address.rpartition(b"@")
         _ask(lookup, Entry(account, False, host_name, False), host_name, found)
     return found
 
 
-def _ask(lookup: Lookup, entry: Entry, domain: bytes, found: Found) -> None:
+QMAILS_OWN = frozenset({"no-mailbox", "home-not-absolute"})
+"""Reasons of rejections that hold for all that a pattern stands for; others are a plug-in's."""
+
+
+def _ask(lookup: Lookup, entry: Entry, domain: bytes, found: Found, *, claimed: bool = False) -> None:
     try:
         answer = lookup(Recipient(entry.local + PROBE if entry.pattern else entry.local, domain))
     except Unavailable as trouble:
         found.unknown.append((entry, trouble))
-    else:
-        if answer.verdict is Verdict.ACCEPT:
-            found.entries.append(entry)
+        return
+    if answer.verdict is Verdict.ACCEPT:
+        found.entries.append(entry)
+    elif answer.verdict is Verdict.REJECT and entry.pattern and answer.reason not in QMAILS_OWN and not claimed:
+        found.unlisted.append((entry, answer))
 
 
 # -- formats ------------------------------------------------------------------------------------------
@@ -407,7 +434,10 @@ def _settled(found: Found, unknown: str) -> list[Entry]:
         warn(f"{text(name)}: cannot be told: {trouble.reason} {text(trouble.where)} {trouble.detail}")
     if len(troubles) > SAID:
         warn(f"and {len(troubles) - SAID} more")
-    if troubles and unknown == "fail":
+    for entry, answer in found.unlisted[:SAID]:
+        what = "a plug-in judges each address, and does not tell which there are"
+        warn(f"{text(notation(entry))}: {what} ({answer.reason})")
+    if (troubles or found.unlisted) and unknown == "fail":
         raise Failure("nothing is written (--unknown include, or omit)", TEMPORARY)
     included = [entry for entry, _ in found.unknown] if unknown == "include" else []
     entries = {*found.entries, *included}

@@ -26,7 +26,9 @@ from cvm_qmail.responder import Event, responder
 from cvm_qmail.rules import domains, dotqmail, users
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Rights, Tables
+from cvm_qmail.tables.files import Status
 from cvm_qmail.tool import host
+from cvm_qmail.tool.helpers import helpers
 from cvm_qmail.tool.host import Line
 from cvm_qmail.tool.show import text
 
@@ -231,11 +233,16 @@ def _virtual(entry: bytes) -> tuple[bytes, bytes | None]:
     return name.lower(), prepend if colon else None
 
 
+def of_plugins(notes: list[Note]) -> int:
+    """Where the questions of plug-ins begin: after the last .qmail file that qmail-local tries."""
+    return max((at for at, note in enumerate(notes, 1) if note.table in ("home", "dotqmail")), default=len(notes))
+
+
 def _controlling(case: Case) -> Iterator[Step]:
     if asked(case.notes, "passwd") and not asked(case.notes, "users/cdb") and case.route and case.route.local:
         yield Step("users/cdb: no such file", "users/cdb")
     account: users.Account | None = None
-    for table, key, value in case.notes:
+    for table, key, value in case.notes[: of_plugins(case.notes)]:
         if table == "users/cdb":
             yield _cdb(case, key, value)
         elif table == "passwd":
@@ -354,8 +361,10 @@ def _instructions(path: str, content: bytes) -> Iterator[Step]:
 def instruction(line: bytes) -> str:
     """What an instruction line of a .qmail file does."""
     if line.startswith(b"|"):
+        own = (helper.instruction(line[1:]) for helper in helpers())
+        said = next((words for words in own if words is not None), None)
         words = line[1:].split(None, 1)
-        return f"runs {text(words[0]) if words else 'nothing'}" + (" ..." if len(words) > 1 else "")
+        return said or f"runs {text(words[0]) if words else 'nothing'}" + (" ..." if len(words) > 1 else "")
     if line.startswith((b".", b"/")):
         return f"{'maildir' if line.endswith(b'/') else 'mbox'} {text(line)}"
     if line.startswith(b"+"):
@@ -363,21 +372,32 @@ def instruction(line: bytes) -> str:
     return f"forwards to {text(line.removeprefix(b'&'))}"
 
 
-_QMAILS_OWN = frozenset(
-    {"envnoathost", "locals", "percenthack", "virtualdomains", "users/cdb", "passwd", "owner", "home", "dotqmail"}
-)
-
-
 def _programs(case: Case) -> Iterator[Step]:
-    """What plug-ins asked: whether it was there, and nothing of what it holds."""
-    for table, key, value in case.notes:
-        if table not in _QMAILS_OWN:
-            name = text(key) if isinstance(key, bytes) else str(key)
-            if isinstance(value, Unavailable):
-                yield _trouble(table, name.encode("utf-8", "surrogateescape"), value)
-            else:
-                found = value is not None
-                yield Step(f"{table} {name}: {'found' if found else 'not there'}", table, name, found)
+    """What plug-ins asked, in their own words or plainly; nothing of what files hold."""
+    for table, key, value in case.notes[of_plugins(case.notes) :]:
+        if table == "users/cdb":
+            continue  # a plug-in that asks it says what it was told
+        name = text(key) if isinstance(key, bytes) else ""
+        if isinstance(value, Unavailable):
+            yield Step(f"{table} {name}: cannot be told: {value.detail or value.reason}", table, name)
+            continue
+        own = (helper.words(table, key, value) for helper in helpers())
+        words = next((words for words in own if words is not None), None) or _plainly(table, name, value)
+        yield Step(words, table, name, bool(value))
+
+
+def _plainly(table: str, name: str, value: object) -> str:
+    """What a plug-in asked, and whether it was there."""
+    if table == "enters":
+        return f"{name} can{'' if value else 'not'} be entered"
+    if table == "writable":
+        missing = "is not there" if value is None else "cannot be written to"
+        return f"{name} {'can be written to' if value else missing}"
+    if isinstance(value, Status):
+        return f"{name}: mode {value.mode & 0o7777:04o}, uid {value.uid}"
+    if isinstance(value, list) and table == "listing":
+        return f"{name} has {len(value)} names"
+    return f"{table} {name}: {'not there' if value is None else 'found'}"
 
 
 def _trouble(table: str, key: bytes, trouble: Unavailable) -> Step:

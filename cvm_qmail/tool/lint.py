@@ -10,6 +10,7 @@ import click
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import Settings
 from cvm_qmail.tool import host, show
+from cvm_qmail.tool.helpers import helpers
 from cvm_qmail.tool.mistakes import RULES, Finding, Sight
 from cvm_qmail.tool.show import SOME, TEMPORARY, Node, text
 
@@ -46,7 +47,7 @@ def findings(settings: Settings) -> tuple[list[Finding], list[Unavailable]]:
     sight = Sight(settings)
     found: list[Finding] = []
     unknown: dict[tuple[str, bytes], Unavailable] = {}
-    for rule in RULES:
+    for rule in (*RULES, *(rule for helper in helpers() for rule in helper.rules)):
         try:
             for finding in rule(sight):
                 found.append(finding)  # noqa: PERF402  what was found before a trouble counts

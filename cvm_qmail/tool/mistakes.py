@@ -35,6 +35,10 @@ PEOPLE = range(1000, 60_000)
 """Uids of accounts that are people's: of the system's own nobody expects a mailbox."""
 
 
+QMAILS = frozenset({b"qmaild", b"qmaill", b"qmailp", b"qmailq", b"qmailr", b"qmails"})
+"""Qmail's own accounts, which get no mail."""
+
+
 class Finding(NamedTuple):
     """A mistake."""
 
@@ -453,7 +457,7 @@ def accounts(sight: Sight) -> Iterator[Finding]:
 
 def _why_passed_over(sight: Sight, name: bytes, account: users.Account) -> str:
     """Why a person's account gets no mail; empty: it does, or is no person's."""
-    if account.uid not in PEOPLE or account.home == sight.settings.qmail_root:
+    if account.uid not in PEOPLE or name in QMAILS:
         return ""
     if name != name.lower():
         return f"account {text(name)} has a capital letter"

@@ -16,6 +16,7 @@ from cvm_qmail.rules import domains, dotqmail, users
 from cvm_qmail.tables import Rights
 from cvm_qmail.tool import host
 from cvm_qmail.tool.explain import Case, control_line, kind, told
+from cvm_qmail.tool.helpers import helpers
 from cvm_qmail.tool.show import text
 
 HUP = "and send qmail-send HUP"
@@ -24,8 +25,9 @@ NEWU = "run qmail-newu"
 
 def remedies(case: Case) -> list[str]:
     """Advice for this outcome; none for one that needs none."""
-    advise = _REMEDIES.get(case.outcome.reason)
-    return [] if advise is None else list(advise(case))
+    reason = case.outcome.reason
+    known = [_REMEDIES, *(helper.remedies for helper in helpers())]
+    return [remedy for some in known if reason in some for remedy in some[reason](case)]
 
 
 # -- refused ------------------------------------------------------------------------------------------

@@ -1,0 +1,61 @@
+"""What plug-ins tell cvmctl of themselves: entry points ``cvm_qmail.helpers``.
+
+Law: a helper decides nothing.  It puts into words what its plug-in asked of `Tables`, names what is
+worth asking about for a list, and finds mistakes of its own kind.  A plug-in without one works: its
+questions are shown plainly, and a list that would need its names is refused, not written without them.
+
+    helper = Helper(...)            in cvm_vpopmail.people
+    [project.entry-points."cvm_qmail.helpers"]
+    vpopmail = "cvm_vpopmail.people:helper"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cvm_qmail.lookups import installed
+from cvm_qmail.rules.users import User
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Tables
+
+if TYPE_CHECKING:
+    from cvm_qmail.tool.addresses import Candidate
+    from cvm_qmail.tool.explain import Case
+    from cvm_qmail.tool.mistakes import Finding, Sight
+
+
+def _no_words(_table: str, _key: Any, _value: Any) -> str | None:
+    return None
+
+
+def _no_instruction(_line: bytes) -> str | None:
+    return None
+
+
+def _no_names(_tables: Tables, _settings: Settings, _user: User) -> list[Candidate] | None:
+    return None
+
+
+class Helper(NamedTuple):
+    """What a plug-in tells of itself; each part may be left out."""
+
+    words: Callable[[str, Any, Any], str | None] = _no_words
+    """A question and its answer (table, key, value) in words, without secrets; None: not mine."""
+    instruction: Callable[[bytes], str | None] = _no_instruction
+    """A program line of a .qmail file in words, without secrets; None: not mine."""
+    names: Callable[[Tables, Settings, User], list[Candidate] | None] = _no_names
+    """The extensions that might exist below a user of users/cdb; None: not mine.  Raises `Unavailable`."""
+    remedies: Mapping[str, Callable[[Case], Iterator[str]]] = {}
+    """Advice by the reason word of a rejection or trouble."""
+    rules: tuple[Callable[[Sight], Iterator[Finding]], ...] = ()
+    """Mistakes that `cvmctl lint` looks for."""
+
+
+@cache
+def helpers() -> tuple[Helper, ...]:
+    """Those of the installed plug-ins."""
+    found = installed("cvm_qmail.helpers")
+    loaded: list[Any] = [found[name]() for name in sorted(found)]
+    return tuple(loaded)
