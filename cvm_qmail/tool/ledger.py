@@ -7,6 +7,7 @@ gigabytes has more addresses than memory should hold: a dictionary attack makes 
     tally      deliveries by address, day and kind
     message    messages all of whose recipients failed here: bytes, and whether a bounce was made
     addressed  which addresses these had
+    refused    of these messages, those for which nobody would be accepted, by the first address
 
 Law: memory is bounded (PENDING, and SQLite's cache); counting is exact.
 """
@@ -25,7 +26,7 @@ from cvm_qmail.tool.envelope import Way
 from cvm_qmail.tool.sendlog import Delivery, Message, Outcome
 from cvm_qmail.tool.workers import CANNOT_TELL, Told
 
-PENDING = 1 << 15
+PENDING = 1 << 14
 """Rows that wait in memory."""
 
 DAY = 86400
@@ -58,7 +59,7 @@ _KINDS = {
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-PRAGMA cache_size = -65536;
+PRAGMA cache_size = -32768;
 CREATE TABLE address (
     id INTEGER PRIMARY KEY, logged BLOB NOT NULL UNIQUE, domain BLOB NOT NULL, last TEXT, last_day INTEGER,
     address BLOB, exact INTEGER, mark TEXT, reason TEXT, place BLOB, detail TEXT
@@ -68,14 +69,19 @@ CREATE TABLE tally (
 ) WITHOUT ROWID;
 CREATE TABLE message (id INTEGER PRIMARY KEY, size INTEGER, bounced INTEGER);
 CREATE TABLE addressed (message INTEGER, address INTEGER, PRIMARY KEY (message, address)) WITHOUT ROWID;
-CREATE VIEW refused AS
-    SELECT min(addressed.address) AS address, message.size AS size, message.bounced AS bounced
-    FROM message JOIN addressed ON addressed.message = message.id JOIN address ON address.id = addressed.address
-    GROUP BY message.id HAVING sum(address.mark != '-') = 0;
+CREATE TABLE refused (address INTEGER PRIMARY KEY, messages INTEGER, size INTEGER, bounces INTEGER);
 """
 _ADD_ADDRESS = """
 INSERT INTO address (logged, domain, last, last_day) VALUES (?, ?, ?, ?) ON CONFLICT (logged) DO UPDATE SET
     last = ifnull(excluded.last, last), last_day = ifnull(excluded.last_day, last_day)
+"""
+_ADD_REFUSED = """
+INSERT INTO refused SELECT first, count(*), sum(size), sum(bounced)
+FROM (
+    SELECT min(addressed.address) AS first, message.size AS size, message.bounced AS bounced
+    FROM message JOIN addressed ON addressed.message = message.id JOIN address ON address.id = addressed.address
+    GROUP BY message.id HAVING sum(address.mark != ?) = 0
+) GROUP BY first
 """
 _ADD_TALLY = """
 INSERT INTO tally SELECT id, ?, ?, ? FROM address WHERE logged = ?
@@ -221,6 +227,7 @@ class Ledger:
                 waiting = []
             yield told
         self._keep(waiting)
+        self._db.execute(_ADD_REFUSED, (REFUSED,))
 
     def _keep(self, rows: Sequence[tuple[object, ...]]) -> None:
         self._db.execute("BEGIN")
@@ -288,10 +295,7 @@ class Ledger:
             FROM (
                 SELECT id, domain, sum(count) AS deliveries FROM address JOIN tally ON tally.address = id
                 WHERE mark = ? AND kind IN (?, ?) GROUP BY id
-            ) LEFT JOIN (
-                SELECT address, count(*) AS messages, sum(size) AS size, sum(bounced) AS bounces
-                FROM refused GROUP BY address
-            ) ON address = id {grouped}
+            ) LEFT JOIN refused ON address = id {grouped}
             """,  # noqa: S608  as above
             (REFUSED, *(kind.value for kind in BOUNCED), *values),
         )
