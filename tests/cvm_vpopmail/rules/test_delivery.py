@@ -656,7 +656,7 @@ def test_a_catch_all_home_has_no_quota_of_an_account() -> None:
 def test_where_a_catch_all_home_is_missing_the_domain_s_own_qmail_file_is_read() -> None:
     disk = a_disk()
     disk.file(DD + b"/.qmail", b"ann\n", uid=UID)
-    assert says("nobody@example.com", catch_all("/nowhere"), disk=disk) == "+ catch-all"
+    assert says("nobody@example.com", catch_all("/nowhere"), disk=disk) == "+ account-dotqmail"
     assert says("nobody@example.com", catch_all("/nowhere")) == "? maildir"
 
 
