@@ -38,7 +38,7 @@ from cvm_qmail.tool.logfiles import LogFiles
 from cvm_qmail.tool.progress import progress
 from cvm_qmail.tool.sendlog import Delivery, SendLog
 from cvm_qmail.tool.show import SOME, TEMPORARY, Failure, text
-from cvm_qmail.tool.workers import CANNOT_TELL, WORDS, Service, Told, Workers, module_named, told
+from cvm_qmail.tool.workers import CANNOT_TELL, NAMES, WORDS, Service, Told, Workers, module_named, told
 
 NO_WAY_BACK = "no-way-back"
 """Reason word: no address is rewritten to the logged one today."""
@@ -391,7 +391,7 @@ def _plain(report: Report) -> dict[str, object]:
     """For JSON."""
     plain = {name: _parts(value) for name, value in report._asdict().items() if name != "matrix"}
     plain["outcomes"] = [
-        {"outcome": kind, "verdict": WORDS[mark], "deliveries": count}
+        {"outcome": kind, "verdict": NAMES[mark], "deliveries": count}
         for (kind, mark), count in sorted(report.matrix.items())
     ]
     return plain

@@ -28,7 +28,7 @@ from cvm_qmail.tool.envelope import way_back
 from cvm_qmail.tool.logfiles import DAMAGE, Source, plain_size
 from cvm_qmail.tool.progress import progress
 from cvm_qmail.tool.show import SOME, TEMPORARY, text
-from cvm_qmail.tool.workers import CANNOT_TELL, WORDS, Service, Told, Workers, module_named, told
+from cvm_qmail.tool.workers import CANNOT_TELL, NAMES, WORDS, Service, Told, Workers, module_named, told
 
 FIELDS = ("address", "verdict", "reason", "user", "where", "detail")
 
@@ -199,7 +199,7 @@ def _fields(answer: Told) -> dict[str, str]:
             FIELDS,
             (
                 text(answer.asked),
-                WORDS[answer.mark],
+                NAMES[answer.mark],
                 answer.reason,
                 text(answer.user),
                 text(answer.where),

@@ -59,6 +59,14 @@ WORDS = {
 }
 """For people, what `Told.mark` means."""
 
+NAMES = {
+    Verdict.ACCEPT.value: "accept",
+    Verdict.REJECT.value: "reject",
+    Verdict.PASS.value: "pass",
+    CANNOT_TELL: "unavailable",
+}
+"""For programs, the same, as `cvmctl trace --json` says it."""
+
 
 _HEAD = Struct("<Q")
 

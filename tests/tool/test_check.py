@@ -29,12 +29,7 @@ from cvm_qmail.tool.workers import Workers
 
 CVMCTL = Path(sys.executable).with_name("cvmctl")
 
-WORDS = {
-    "deliver": "accepted",
-    "no-mailbox": "rejected",
-    "remote": "not ours to judge",
-    "defer": "cannot be told now",
-}
+NAMES = {"deliver": "accept", "no-mailbox": "reject", "remote": "pass", "defer": "unavailable"}
 
 
 def check(host: Host | None, *arguments: str | Path, data: bytes = b"", **more: str | None) -> Result:
@@ -80,11 +75,11 @@ def test_a_table_by_verdict_and_reason_and_what_concerns_a_person(host: Host) ->
 @pytest.mark.parametrize("path", systems("qmail"), ids=lambda path: path.stem)
 def test_verdicts_are_those_of_the_corpus(path: Path) -> None:
     system = load(path)
-    expected = {address: WORDS[case["expect"]] for case in system["cases"] if (address := listable(case))}
+    expected = {address: NAMES[case["expect"]] for case in system["cases"] if (address := listable(case))}
     with a_folder() as root:
         settings = Settings.from_environment(materialise(system, root).environment)
         with Workers(settings, service(qmail), 1) as pool:
-            told = {answer.asked: workers.WORDS[answer.mark] for answer in answers(in_list(expected), pool)}
+            told = {answer.asked: workers.NAMES[answer.mark] for answer in answers(in_list(expected), pool)}
     assert told == expected
 
 
@@ -122,9 +117,9 @@ def test_csv_and_json_have_a_line_for_each_address_and_odd_bytes_escaped(host: H
         {name: value or "" for name, value in one.items()} for one in objects
     ]
     assert [row[:3] for row in rows] == [
-        ["joe@example.org", "accepted", "mailbox"],
-        [r'\x1b[31m"a,b"\xe9@example.org', "rejected", "no-mailbox"],
-        ["nobody@example.org", "rejected", "no-mailbox"],
+        ["joe@example.org", "accept", "mailbox"],
+        [r'\x1b[31m"a,b"\xe9@example.org', "reject", "no-mailbox"],
+        ["nobody@example.org", "reject", "no-mailbox"],
     ]
 
 
@@ -139,9 +134,9 @@ def test_a_mailbox_is_known_by_itself_and_delivered_to_taken_back(host: Host, tm
     )
     objects = [json.loads(line) for line in check(host, "--json", mbox).stdout.splitlines()]
     assert [(one["address"], one["verdict"]) for one in objects] == [
-        ("foo@v.example", "accepted"),
-        ("nobody@example.org", "rejected"),
-        ("joe@example.org", "accepted"),
+        ("foo@v.example", "accept"),
+        ("nobody@example.org", "reject"),
+        ("joe@example.org", "accept"),
     ]
     only = check(host, "--csv", "--header", "delivered-to", mbox).stdout.splitlines()
     assert [line.split(",")[0] for line in only[1:]] == ["foo@v.example"]
@@ -154,9 +149,9 @@ def test_a_look_up_that_hangs_does_not_hang_the_command(host: Host) -> None:
     addresses = b"joe@example.org\n" * 50 + b"joe-foo@example.org\n" + b"ann-x@example.org\n" * 50
     done = run(host, addresses, CVM_LOOKUP_TIMEOUT="300")
     verdicts = Counter(tuple(line.split(",")[:3]) for line in done.stdout.splitlines()[1:])
-    assert verdicts["joe-foo@example.org", "cannot be told now", "deadline"] == 1
-    assert verdicts["joe@example.org", "accepted", "mailbox"] == 50
-    assert verdicts["ann-x@example.org", "accepted", "dotqmail-default"] == 50
+    assert verdicts["joe-foo@example.org", "unavailable", "deadline"] == 1
+    assert verdicts["joe@example.org", "accept", "mailbox"] == 50
+    assert verdicts["ann-x@example.org", "accept", "dotqmail-default"] == 50
     assert done.returncode == 111
 
 
