@@ -36,6 +36,7 @@ class Recent:
         self._tables.begin()
         known = self._answers.get(packet)
         if known is None:
+            self._tables.collecting = hash(packet) in self._asked_once
             return None
         evidence, answer = known
         try:
@@ -43,6 +44,7 @@ class Recent:
                 return answer
         except Unavailable:
             pass  # the look-up will meet it, and say so
+        self._tables.collecting = True
         del self._answers[packet]
         return None
 

@@ -113,6 +113,8 @@ class Tables:
         )
         self._users_cdb = Kept(self._root + b"/users/cdb", "cdb-unreadable", open_database, changes=self._changes)
         self._check_at = 0.0
+        self.collecting = True
+        """Whether `evidence` will be asked for, so that it has to be collected."""
         self.began = time.monotonic()
         """When the request in hand began: who waits beside files bounds the waiting by it."""
         self._databases: dict[tuple[bytes, Rights | None, bool], Kept[Database]] = {}
@@ -121,7 +123,7 @@ class Tables:
         """A request begins: what was seen of folders for the last one is forgotten."""
         self.began = time.monotonic()
         self._changes.look()
-        self._folders.begin()
+        self._folders.begin(collecting=self.collecting)
         if self.began >= self._check_at:
             self._check()
 

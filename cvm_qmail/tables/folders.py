@@ -68,15 +68,18 @@ class Folders:
         self._seen: dict[bytes, os.stat_result] = {}
         self._relied_on: dict[bytes, Identity] | None = None
 
-    def begin(self) -> None:
-        """A request begins: what was only seen, not watched, is forgotten."""
+    def begin(self, *, collecting: bool = True) -> None:
+        """A request begins: what was only seen, not watched, is forgotten.
+
+        `collecting`: whether anybody will ask what the answer rests on.
+        """
         self._seen.clear()
-        self._relied_on = {}
+        self._relied_on = {} if collecting else None
 
     def rely(self, path: bytes, st: os.stat_result) -> None:
         """The answer rests on this file or folder being the same, which its identity will tell later."""
         if self._relied_on is not None:
-            if max(st.st_mtime_ns, st.st_ctime_ns) < time.time_ns() - SETTLED:
+            if _settled(st):
                 self._relied_on[path] = identity(st)
             else:
                 self._relied_on = None
@@ -100,9 +103,9 @@ class Folders:
 
         A home is listed when it is met the second time without having changed.
         """
-        now = None if self._relied_on is None else self._relied_on.get(home)
-        if now is None:
-            return None
+        if self._seen.get(home) is not st or not _settled(st) or not self.plain(home, st):
+            return None  # a link, or a file system whose times do not tell a change
+        now = identity(st)
         before, names = self._names.get(home, (None, None))
         if before != now:
             names = None
@@ -190,6 +193,11 @@ class Folders:
                 self._without_list.clear()
             self._without_list[key] = changed
         return True
+
+
+def _settled(st: os.stat_result) -> bool:
+    """Whether a later change would show in the times."""
+    return max(st.st_mtime_ns, st.st_ctime_ns) < time.time_ns() - SETTLED
 
 
 _SLASH = re.compile(b"/")

@@ -365,7 +365,7 @@ class _Vdelivermail:
         size = self._policy.message_bytes
         sight = self._places.sight
         if self._policy.overquota != "accept":
-            over = quota.over(maildir, limit, size, sight, self._places.now())
+            over = quota.over(maildir, limit, size, sight, self._places.now)
             if not over and self._policy.domain_quotas and domain is not None:
                 limits = self._places.limits.get(domain)
                 over = limits is not None and quota.domain_over(domain.directory, limits, size, sight)

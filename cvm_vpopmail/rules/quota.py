@@ -28,7 +28,7 @@ vdelivermail.c (deliver_mail, read_quota_from_maildir); checked against the runn
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from cvm_qmail.answer import Unavailable
@@ -101,17 +101,18 @@ def _bytes(part: bytes) -> int:
 # -- one maildir --------------------------------------------------------------------------------------
 
 
-def over(maildir: bytes, quota_text: bytes | None, message_bytes: int, sight: Sight, now: float) -> bool:
+def over(maildir: bytes, quota_text: bytes | None, message_bytes: int, sight: Sight, now: Callable[[], float]) -> bool:
     """Whether a message of this size is too much for the maildir.
 
-    `quota_text` None or empty: what the header line of its maildirsize says.  Raises `Unavailable`.
+    `quota_text` None or empty: what the header line of its maildirsize says.  `now`: seconds since the
+    epoch, asked for only where the age of maildirsize counts.  Raises `Unavailable`.
     """
     maildir = maildir.rstrip(b"/")
     quota = parse(quota_text or _header(maildir, sight))
     if quota == UNLIMITED:
         return False
     maildir = _top(maildir, sight)
-    recorded = _recorded(maildir, sight, int(now))
+    recorded = _recorded(maildir, sight, now)
     if recorded is not None:
         if not quota.exceeded(recorded.size + message_bytes, recorded.messages + 1):
             return False
@@ -143,11 +144,14 @@ class _Recorded(NamedTuple):
     """Whether it is believed even if it says "full"."""
 
 
-def _recorded(maildir: bytes, sight: Sight, now: int) -> _Recorded | None:
+def _recorded(maildir: bytes, sight: Sight, now: Callable[[], float]) -> _Recorded | None:
     """None: there is none that may be used."""
     path = maildir + b"/maildirsize"
     status = sight.status(path)
-    if status is None or status.size >= MAILDIRSIZE_LIMIT or now > status.mtime + MAILDIRSIZE_AGE:
+    if status is None or status.size >= MAILDIRSIZE_LIMIT:
+        return None
+    moment = int(now())
+    if moment > status.mtime + MAILDIRSIZE_AGE:
         return None
     text = sight.file(path)
     if text is None or len(text) >= MAILDIRSIZE_LIMIT:
@@ -159,7 +163,7 @@ def _recorded(maildir: bytes, sight: Sight, now: int) -> _Recorded | None:
         if match:
             size += _scanned(match[1], match[2])
             messages += _scanned(match[3], match[4])
-    return _Recorded(size, messages, len(lines) == 1 and now < status.mtime + MAILDIRSIZE_AGE)
+    return _Recorded(size, messages, len(lines) == 1 and moment < status.mtime + MAILDIRSIZE_AGE)
 
 
 def _scanned(sign: bytes | None, digits: bytes | None) -> int:

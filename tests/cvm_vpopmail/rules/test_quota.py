@@ -103,7 +103,7 @@ def tree(*names: str, size: bytes | None = None, age: float = 0, cannot_tell: st
 
 
 def is_over(text: bytes | None, sight: Sight, size: int = 100) -> bool:
-    return over(MAILDIR, text, size, sight, NOW)
+    return over(MAILDIR, text, size, sight, lambda: NOW)
 
 
 # -- quota texts --------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_full_means_more_than_the_limit_with_this_message() -> None:
 
 
 def test_a_slash_at_the_end_makes_no_difference() -> None:
-    assert over(MAILDIR + b"/", b"1000S", 100, tree(size=b"1000S\n901 1\n"), NOW)
+    assert over(MAILDIR + b"/", b"1000S", 100, tree(size=b"1000S\n901 1\n"), lambda: NOW)
     assert domain_over(b"/d/", Limits(maxmsgcount=1), 100, domain("joe/Maildir/cur/a"))
 
 
@@ -430,21 +430,21 @@ def test_a_real_tree_is_counted_as_it_is() -> None:
         (maildir / ".Sent/maildirfolder").touch()
         path = os.fsencode(maildir)
         for where in (path, path + b"/", path + b"/.Sent/"):
-            assert not over(where, b"1000S,4C", 100, Disk(), NOW)
-            assert over(where, b"999S", 100, Disk(), NOW)
-            assert over(where, b"3C", 100, Disk(), NOW)
+            assert not over(where, b"1000S,4C", 100, Disk(), lambda: NOW)
+            assert over(where, b"999S", 100, Disk(), lambda: NOW)
+            assert over(where, b"3C", 100, Disk(), lambda: NOW)
         size = maildir / "maildirsize"
         size.write_bytes(b"1000S\n5000 1\n")
         now = size.stat().st_mtime
-        assert over(path, None, 100, Disk(), now + MAILDIRSIZE_AGE - 2)
-        assert not over(path, None, 100, Disk(), now + MAILDIRSIZE_AGE + 2)
+        assert over(path, None, 100, Disk(), lambda: now + MAILDIRSIZE_AGE - 2)
+        assert not over(path, None, 100, Disk(), lambda: now + MAILDIRSIZE_AGE + 2)
         size.write_bytes(b"1000S\n0 0\n")
-        assert not over(path, b"500S", 100, Disk(), now)
-        assert not over(path + b"/.Sent/", b"500S", 100, Disk(), now)
+        assert not over(path, b"500S", 100, Disk(), lambda: now)
+        assert not over(path + b"/.Sent/", b"500S", 100, Disk(), lambda: now)
         size.unlink()
         size.mkdir()
-        assert not over(path, None, 100, Disk(), now)
-        assert over(path, b"500S", 100, Disk(), now)
+        assert not over(path, None, 100, Disk(), lambda: now)
+        assert over(path, b"500S", 100, Disk(), lambda: now)
 
 
 def test_folders_of_folders_are_not_followed_for_ever() -> None:
@@ -548,7 +548,7 @@ class Host:
         if account.flags & Flag.BOUNCE_MAIL or (lines and not maildirs):
             return False
         size = self.system["message_bytes"]
-        if over(account.directory + b"/Maildir", None if maildirs else account.quota, size, self._sight, NOW):
+        if over(account.directory + b"/Maildir", None if maildirs else account.quota, size, self._sight, lambda: NOW):
             return True
         directory = self._domains + domain
         limited = limits.parse(self._files.get(directory + b"/.qmailadmin-limits", b""))
