@@ -68,6 +68,7 @@ def trace(
     settings = host.settings()
     host.warn_of_rights()
     factory = _factory(name)
+    factory(host.open_tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
     statuses = set()
     for address in addresses:
         report = in_time(recipient_of(address), settings, factory, name)
