@@ -3,7 +3,8 @@
     @400000006b0129ed26b080bc new msg 7                      multilog t, svlogd -t
     2026-11-21_05:19:31.64906 new msg 7                      svlogd -tt (with T: -ttt); with a blank: tai64nlocal
     Nov 21 05:19:31 mx1 qmail: 1795238371.650083 new msg 7   splogger by way of a syslog daemon
-    1795238371.650083 new msg 7                              the same, without what the daemon adds
+    Nov 21 05:19:31 mx1 qmail-send[9]: new msg 7             without splogger, by way of systemd's journal, say
+    1795238371.650083 new msg 7                              splogger, without what the daemon adds
     new msg 7                                                as it was printed
 
 splogger cuts long lines: a ``+`` instead of the blank after its stamp goes on with the line before.
@@ -45,10 +46,11 @@ LATEST = 1 << 35
 """Seconds since 1970 beyond which a time is none."""
 
 _TAI = re.compile(rb"@([0-9a-f]{16})[0-9a-f]{8} ?")
-_DATE = re.compile(rb"(\d{4}-\d\d-\d\d)[_T ](\d\d):(\d\d):(\d\d)(?:\.\d+)? ")
+_DATE = re.compile(rb"(\d{4}-\d\d-\d\d)[_T ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?: |(?=Z|[+-]))")
 _SYSLOG = re.compile(
     rb"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ 0-3]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.]{8,18}(?:Z|[+-]\d\d:?\d\d)) "
 )
+_TAGGED = re.compile(rb"\S+ qmail(?:-send)?(?:\[\d+\])?: ")
 _SPLOGGER = re.compile(rb"(?:\S+ [^\s:]+: )?(\d{9,11})\.\d{6}([ +])")
 
 _NOT_LOGS = frozenset({b"lock", b"state", b"newstate", b"processed", b"config"})
@@ -57,7 +59,7 @@ _NOT_LOGS = frozenset({b"lock", b"state", b"newstate", b"processed", b"config"})
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError)
 """What a compressed file raises that is not whole, beside OSError."""
 
-_FIRST_LINES = 100
+_FIRST_LINES = 10_000
 """Lines in which the time of a file is looked for."""
 
 
@@ -75,13 +77,19 @@ def undress(line: bytes) -> Line | None:
     """A line of a log file without its end; None: another program's."""
     if match := _TAI.match(line):
         return Line(_sane(int(match[1], 16) - TAI_OFFSET), line[match.end() :])
-    if match := _DATE.match(line):
-        return Line(_seconds(*match.groups()), line[match.end() :])
     syslog = _SYSLOG.match(line)
+    if syslog is None and (match := _DATE.match(line)):
+        return Line(_seconds(*match.groups()), line[match.end() :])
     begin = syslog.end() if syslog else 0
     if match := _SPLOGGER.match(line, begin):
         return Line(_sane(int(match[1])), line[match.end() :], continues=match[2] == b"+")
-    return None if syslog else Line(None, line)
+    if syslog is None:
+        return Line(None, line)
+    match = _TAGGED.match(line, begin)
+    if match is None:
+        return None
+    date = _DATE.match(line)  # the other kind has no year
+    return Line(_seconds(*date.groups()) if date else None, line[match.end() :])
 
 
 def _sane(seconds: int) -> int | None:
@@ -209,11 +217,16 @@ class LogFiles:
         if path == b"-" or not os.path.isdir(path):
             self.sources.append(Source(path))
             return
-        for name in sorted(os.listdir(path), key=lambda name: (name == b"current", name)):
+        names = map(os.fsencode, os.listdir(os.fsdecode(path)))
+        for name in sorted(names, key=lambda name: (name == b"current", name)):
             if name in _NOT_LOGS or name.startswith(b".") or name.endswith(b".t"):
                 continue
             inside = os.path.join(path, name)
-            status = os.lstat(inside)
+            try:
+                status = os.lstat(inside)
+            except FileNotFoundError:
+                self.damaged.append((text(inside), "it has gone since the folder was read: run this again"))
+                continue
             if stat.S_ISREG(status.st_mode):
                 self.sources.append(Source(inside, (status.st_dev, status.st_ino)))
             else:

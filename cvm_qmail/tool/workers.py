@@ -11,6 +11,7 @@ Law: memory is bounded, however many the questions are; the parent asks no look-
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import marshal
 import mmap
@@ -192,6 +193,8 @@ class Workers:
         self._service = service
         self._count = count or settings.workers
         self._slots = Slots(self._count, time.monotonic)
+        self._lifeline = os.pipe2(os.O_CLOEXEC)
+        """Nothing is ever written there; its writing end is this process's alone."""
         self._desks = [_Desk() for _ in range(self._count)]
         self._workers: dict[Connection, _Worker] = {}
         self._killed: set[int] = set()
@@ -212,6 +215,8 @@ class Workers:
         while self._killed and time.monotonic() < end:  # one that hangs in the kernel outlives this
             self._reap()
             time.sleep(0.001)
+        for fd in self._lifeline:
+            os.close(fd)
 
     def ask(self, questions: Iterable[bytes]) -> Iterator[Told]:
         """The answers in the order of the questions."""
@@ -270,6 +275,8 @@ class Workers:
         """The life of a worker."""
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent ends it
+            os.close(self._lifeline[1])
+            _die_with(self._lifeline[0])
             gc.freeze()
             rights.drop_groups()
             if not os.geteuid():
@@ -377,3 +384,13 @@ class Workers:
         for pid in list(self._killed):
             if os.waitpid(pid, os.WNOHANG)[0]:
                 self._killed.discard(pid)
+
+
+def _die_with(lifeline: int) -> None:
+    """Has the kernel kill this process, even if it hangs, when nobody can write to `lifeline` any more."""
+    ours = os.open(b"/proc/self/fd/%d" % lifeline, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(ours, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    if wait([ours], 0):
+        os._exit(0)

@@ -38,6 +38,9 @@ def texts(*paths: Path) -> list[bytes]:
         (b"<22>Nov 21 05:19:31 mx1 qmail: 1795238371.650083 new msg 7", 1795238371),
         (b"2026-11-21T05:19:31.650083+00:00 mx1 qmail: 1795238371.650083 new msg 7", 1795238371),
         (b"1795238371.650083 new msg 7", 1795238371),
+        (b"Nov 21 05:19:31 mx1 qmail-send[9]: new msg 7", None),
+        (b"2026-11-21T05:19:31.65+01:00 mx1 qmail: new msg 7", 1795238371),
+        (b"2026-11-21T05:19:31+0000 mx1 qmail-send[9]: new msg 7", 1795238371),
         (b"new msg 7", None),
         (b"2026-99-99_05:19:31.64906 new msg 7", None),
         (b"@ffffffffffffffff26b080bc new msg 7", None),
@@ -48,6 +51,7 @@ def test_a_line_is_the_same_in_every_dress(dressed: bytes, when: int | None) -> 
 
 
 def test_lines_of_other_programs_in_a_syslog_are_told_apart() -> None:
+    assert undress(b"Nov 21 05:19:31 mx1 qmail-smtpd[7]: new msg 7") is None
     assert undress(b"Nov 21 05:19:31 mx1 sshd[7]: new msg 7") is None
     assert undress(b"2026-11-21T05:19:31+01:00 mx1 kernel: oops") is None
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from serving import alive, until
+from serving import AN_HOUR, alive, until
 
 from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
 from cvm_qmail.settings import Settings
@@ -16,13 +15,16 @@ from cvm_qmail.tables import Hazards
 from cvm_qmail.tool.workers import AHEAD, CANNOT_TELL, PARCEL, Told, Workers, recipient, told
 
 HURRIED = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "200"})
+PATIENT = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": AN_HOUR})
 
 
 def service(_: Settings, hazards: Hazards) -> Callable[[bytes], Told]:
     """Accepts; an address can ask for trouble."""
 
     def lookup(asked: Recipient) -> Answer:
-        if asked.account.startswith(b"hang"):
+        if asked.account.startswith(b"tell-"):
+            os.write(int(asked.account[5:]), b"%d\n" % os.getpid())
+        if asked.account.startswith((b"hang", b"tell-")):
             hazards.enter(b"/dead/" + asked.account)
             while True:
                 signal.pause()
@@ -110,20 +112,22 @@ def test_questions_are_not_taken_far_ahead_of_the_answers() -> None:
     assert taken <= 2 * AHEAD * PARCEL
 
 
-def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_dies_with_its_parent() -> None:
     ready, writing = os.pipe()
     parent = os.fork()
     if not parent:
-        os.close(ready)
-        with Workers(HURRIED, service, 2) as pool:
-            for answer in pool.ask([b"pid@x"] * PARCEL * 2):
-                os.write(writing, answer.user + b"\n")
-            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            with Workers(PATIENT, service, 1) as pool:
+                list(pool.ask([b"1@x", b"tell-%d@x" % writing]))
+        finally:
+            os._exit(1)
     os.close(writing)
-    with os.fdopen(ready, "rb") as lines:
-        pids = set(map(int, lines))
-    os.waitpid(parent, 0)
-    until(lambda: not any(map(alive, pids)), "the workers are gone")
+    with os.fdopen(ready, "rb") as line:
+        worker = int(line.readline())
+        assert alive(worker)
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        until(lambda: not alive(worker), "the worker is gone")
 
 
 @pytest.mark.parametrize(
