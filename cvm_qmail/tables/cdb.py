@@ -37,6 +37,8 @@ HEADER = 2048
 
 _PAIR = Struct("<LL")
 _pair = _PAIR.unpack
+_EMPTY = _PAIR.pack(HEADER, 0) * 256
+"""The header of a database without a record."""
 
 
 class Damaged(Exception):
@@ -171,8 +173,8 @@ def _is_sound(header: bytes, size: int) -> bool:
     if len(header) != HEADER:
         return False
     tables = [(start, slots) for start, slots in _PAIR.iter_unpack(header) if slots]
-    if not tables:
-        return True
+    if not tables:  # a file of zeros, as a crash leaves it, is no empty database
+        return size == HEADER and header == _EMPTY
     end = tables[0][0]
     for start, slots in tables:
         if start != end:

@@ -266,8 +266,10 @@ def test_a_sound_database_is_opened(records: list[tuple[bytes, bytes]], tmp_path
         FORTY[: len(FORTY) // 2],
         FORTY + b"x",
         bytes(range(256)) * 16,
+        bytes(len(FORTY)),
+        bytes(2048),
     ],
-    ids=["empty", "short", "header cut", "header only", "a byte short", "half", "a byte more", "garbage"],
+    ids="empty,short,header cut,header only,a byte short,half,a byte more,garbage,zeros,a header of zeros".split(","),
 )
 def test_damage_is_seen_when_it_is_opened_wherever_it_is(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
