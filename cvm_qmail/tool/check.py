@@ -54,6 +54,7 @@ def service(factory: ModuleFactory) -> Service:
 @click.option(
     "--header",
     "headers",
+    metavar="NAME",
     multiple=True,
     default=mailbox.HEADERS,
     show_default=True,
