@@ -31,6 +31,8 @@ from cvm_vpopmail.settings import Vpopmail
 
 def words(table: str, key: Any, value: Any) -> str | None:
     """What was asked of a domain or an account, and what was told."""
+    if isinstance(value, Unavailable):
+        return f"vpopmail account {text(key[1])}: cannot be told: {value.detail}" if table == "account" else None
     if table == "domain":
         return _domain(key, value)
     if table == "account":
@@ -58,7 +60,10 @@ def _account(name: bytes, account: Account | None) -> str:
 
 
 def instruction(command: bytes) -> str | None:
-    """What vdelivermail does with names that nobody has."""
+    """What vdelivermail does with names that nobody has; what ``exit N`` says."""
+    status = shell.exit_status(command)
+    if status is not None:
+        return f"exits with {status}"
     arguments = shell.vdelivermail(command)
     if arguments is None:
         return None
@@ -271,8 +276,15 @@ def _homeless(sight: Sight, domain: bytes, known: list[bytes]) -> Iterator[Findi
         yield Finding("vpopmail-account", where, None, f"account {address}: {reason}", consequence, remedy)
 
 
+def _cdb(case: Case) -> Iterator[str]:
+    if case.user is not None and case.outcome.where.endswith(b"/vpasswd.cdb"):
+        yield f"run vmkpasswd {text(case.user.name)}, which makes vpasswd.cdb anew from vpasswd"
+
+
 REMEDIES: dict[str, Callable[[Case], Iterator[str]]] = {
     "no-account": _no_account,
+    "cdb-damaged": _cdb,
+    "cdb-unreadable": _cdb,
     "locked": _locked,
     "home-not-made": _home_not_made,
     "maildir": _maildir,

@@ -212,7 +212,7 @@ def _control(case: Case, table: str, key: bytes, value: object) -> Step:
         what = f"prepends {text(value)}-" if value else "is an exception: it stays remote"
         return _step(f"virtualdomains: {_named(key)} {what}", table, key, line)
     if table == "percenthack":
-        return _step(f"percenthack: {_named(key)} is listed: the last % becomes @", table, key, line)
+        return _step(f"percenthack: {_named(key)} is listed: the last %, if any, becomes @", table, key, line)
     return _step(f"locals: {_named(key)} is local", table, key, line)
 
 
@@ -277,7 +277,8 @@ def _cdb(case: Case, key: bytes, value: object) -> Step:
     found = told(lambda: host.assign(case.tables, case.settings))
     line = next((one for one in found[0] if one.key == key), None) if found else None
     if line is None or line.data != value:
-        return Step(f"users/cdb: {name}:{fields} (users/assign says otherwise)", "users/cdb", name, True)
+        otherwise = "" if found is None else " (users/assign says otherwise)"
+        return Step(f"users/cdb: {name}:{fields}{otherwise}", "users/cdb", name, True)
     return _step(f"users/cdb: {name}:{fields}", "users/cdb", host.as_assign(key), line.line)
 
 
@@ -378,16 +379,17 @@ def _programs(case: Case) -> Iterator[Step]:
         if table == "users/cdb":
             continue  # a plug-in that asks it says what it was told
         name = text(key) if isinstance(key, bytes) else ""
-        if isinstance(value, Unavailable):
-            yield Step(f"{table} {name}: cannot be told: {value.detail or value.reason}", table, name)
-            continue
         own = (helper.words(table, key, value) for helper in helpers())
         words = next((words for words in own if words is not None), None) or _plainly(table, name, value)
-        yield Step(words, table, name, bool(value))
+        yield Step(words, table, name, bool(value) and not isinstance(value, Unavailable))
+        if table == "file" and isinstance(value, bytes) and name.rpartition("/")[2].startswith(".qmail"):
+            yield from _instructions(name, value)
 
 
 def _plainly(table: str, name: str, value: object) -> str:
     """What a plug-in asked, and whether it was there."""
+    if isinstance(value, Unavailable):
+        return f"{table} {name}: cannot be told: {value.detail or value.reason}"
     if table == "enters":
         return f"{name} can{'' if value else 'not'} be entered"
     if table == "writable":

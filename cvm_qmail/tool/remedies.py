@@ -176,7 +176,8 @@ def _dotqmail_writable(case: Case) -> Iterator[str]:
 def _dotqmail_denied(case: Case) -> Iterator[str]:
     user = case.user
     if user is not None:
-        yield f"give {text(case.outcome.where)} to uid {user.uid}, or chmod a+r it"
+        where = text(case.outcome.where)
+        yield f"let uid {user.uid} read {where} (chown, or chmod a+r), and enter the folders above it"
 
 
 def _blank(case: Case) -> Iterator[str]:
@@ -201,6 +202,8 @@ def _no_alias(case: Case) -> Iterator[str]:
 
 
 def _newu(case: Case) -> Iterator[str]:
+    if not case.outcome.where.endswith(b"users/cdb"):
+        return  # a plug-in's
     yield f"{NEWU}, which makes users/cdb anew"
     yield from stale(case)
 

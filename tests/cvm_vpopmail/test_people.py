@@ -190,6 +190,7 @@ def test_program_lines_hide_their_arguments() -> None:
     )
     assert people.instruction(b"/x/vdelivermail ''") == "vdelivermail, with wrong arguments"
     assert people.instruction(b"/bin/x sesame") is None
+    assert people.instruction(b"exit 100") == "exits with 100"
 
 
 # -- list ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tool import mistakes
 from cvm_qmail.tool.lint import findings
 from cvm_qmail.tool.mistakes import Finding, forwards
+from cvm_vpopmail import people
 
 pytestmark = pytest.mark.root
 
@@ -394,6 +396,18 @@ def test_every_kind_of_finding_is_planted() -> None:
         if isinstance(word, ast.Constant) and isinstance(word.value, str)
     }
     assert kinds - {mistake.kind for mistake in MISTAKES} == ADDED
+
+
+def test_every_kind_of_finding_is_explained_on_its_page() -> None:
+    page = (Path(__file__).parents[2] / "docs/cvmctl.md").read_text()
+    section = page.partition("\n## lint\n")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    explained = {word for cell in table for word in re.findall("`([a-z-]+)`", cell)}
+    sources = [Path(module.__file__).read_text() for module in (mistakes, people)]
+    calls = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    first = [word for call in calls if ast.unparse(call.func) == "Finding" for word in ast.walk(call.args[0])]
+    said = {word.value for word in first if isinstance(word, ast.Constant) and isinstance(word.value, str)}
+    assert explained == said | {mistake.kind for mistake in MISTAKES}
 
 
 ADDED = {"control-me-missing"}

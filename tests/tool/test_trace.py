@@ -245,7 +245,7 @@ def test_an_empty_local_part_is_thrown_away(host: Host) -> None:
 def test_percenthack_is_followed(host: Host) -> None:
     host.control("percenthack", "hack.example\n")
     said = shown(host, "joe%example.org@hack.example")
-    assert "percenthack: hack.example is listed: the last % becomes @ (/control/percenthack line 1)" in said
+    assert "percenthack: hack.example is listed: the last %, if any, becomes @ (/control/percenthack line 1)" in said
     assert "accepted: mailbox /home/joe, user joe" in said
 
 
@@ -320,7 +320,9 @@ def test_modes_and_owners_are_pointed_out(host: Host) -> None:
     host.file("home/joe/.qmail-b", "\n", uid=5001)
     host.file("home/joe/.qmail-f", "&a@b\n./Maildir/\n", mode=0o744, uid=5001)
     assert remedies(host, "joe-w@example.org") == "chmod o-w /home/joe/.qmail-w"
-    assert remedies(host, "joe-r@example.org") == "give /home/joe/.qmail-r to uid 5001, or chmod a+r it"
+    assert remedies(host, "joe-r@example.org") == (
+        "let uid 5001 read /home/joe/.qmail-r (chown, or chmod a+r), and enter the folders above it"
+    )
     assert remedies(host, "joe-b@example.org").startswith("/home/joe/.qmail-b line 1: begin with an instruction")
     assert remedies(host, "joe-f@example.org").startswith("/home/joe/.qmail-f: chmod u-x it")
     (host.root / "home/ann").chmod(0o000)
