@@ -269,7 +269,18 @@ def test_a_sound_database_is_opened(records: list[tuple[bytes, bytes]], tmp_path
         bytes(len(FORTY)),
         bytes(2048),
     ],
-    ids="empty,short,header cut,header only,a byte short,half,a byte more,garbage,zeros,a header of zeros".split(","),
+    ids=[
+        "empty",
+        "short",
+        "header cut",
+        "header only",
+        "a byte short",
+        "half",
+        "a byte more",
+        "garbage",
+        "zeros",
+        "a header of zeros",
+    ],
 )
 def test_damage_is_seen_when_it_is_opened_wherever_it_is(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
