@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from hosts import a_folder
 from serving import PATIENCE, until
+from vhosts import VHost, materialise
 
 NAME, USER, PASSWORD = "vpopmail", {"mysql": "vpopmail", "pgsql": "postgres"}, "testdbpass"
 """As the corpus's files have them."""
@@ -61,6 +66,34 @@ class Database:
         """What stands for it in the corpus's files."""
         raise NotImplementedError
 
+    @property
+    def socket(self) -> str:
+        """Its Unix socket."""
+        raise NotImplementedError
+
+    @property
+    def place(self) -> str:
+        """Host and port, as vpopmail's own file has them."""
+        raise NotImplementedError
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Somebody has locked the table of accounts."""
+        raise NotImplementedError
+        yield
+
+    @contextmanager
+    def _holding(self, *command: str, text: str) -> Iterator[None]:
+        """A client that has carried out `text`, which says `held` at the end, and waits."""
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            client.stdin.write(text)
+            client.stdin.flush()
+            assert "held" in client.stdout.readline()
+            yield
+            client.stdin.close()
+
     def empty(self) -> None:
         """A new, empty database `vpopmail`."""
         raise NotImplementedError
@@ -90,7 +123,9 @@ class Database:
         return done.stdout + done.stderr
 
     def start(self) -> None:
-        """Starts, and waits until it answers."""
+        """Starts, unless it runs, and waits until it answers."""
+        if self.process is not None and self.process.poll() is None:
+            return
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder)
         until(self.answers, f"{self.kind} answers: {(self.folder / 'log').read_text()}")
@@ -100,14 +135,9 @@ class Database:
         assert self.process.poll() is None, (self.folder / "log").read_text()
         return "1" in self.sql("SELECT 1;", check=False).split()
 
-    def send(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        os.kill(self.process.pid, number)
-
     def kill(self) -> None:
         """kill -9."""
         assert self.process is not None
-        self.send(signal.SIGCONT)
         self.process.kill()
         self.process.wait(PATIENCE)
 
@@ -162,19 +192,25 @@ class MariaDb(Database):
             "--skip-networking",
             "--innodb-log-file-size=4M",
             "--innodb-buffer-pool-size=32M",
-            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-flush-log-at-trx-commit=2",
         )
 
+    def client(self, database: str) -> list[str]:
+        command = ["mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root", "--skip-column-names"]
+        return [*command, "--default-character-set=utf8mb4", *([database] if database else [])]
+
     def sql(self, text: str, database: str = "", *, check: bool = True) -> str:
-        client = [
-            "mariadb",
-            "--no-defaults",
-            f"--socket={self.socket}",
-            "--user=root",
-            "-N",
-            "--default-character-set=utf8mb4",
-        ]
-        return self.run(*client, *([database] if database else []), text=text, check=check)
+        return self.run(*self.client(database), text=text, check=check)
+
+    @property
+    def place(self) -> str:
+        return f"localhost|{self.socket}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        text = "LOCK TABLES vpopmail WRITE; SELECT 'held';\n"
+        with self._holding(*self.client(NAME), "--unbuffered", text=text):
+            yield
 
     def empty(self) -> None:
         self.sql(f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME};")
@@ -212,9 +248,26 @@ class PostgreSql(Database):
             *options,
         )
 
-    def sql(self, text: str, database: str = "", *, check: bool = True) -> str:
+    def client(self, database: str) -> list[str]:
         client = ["psql", "-h", str(self.folder), "-p", str(PGSQL_PORT), "-U", "admin", "-d", database or "postgres"]
-        return self.run(*client, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", text=text, check=check)
+        return [*client, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+
+    def sql(self, text: str, database: str = "", *, check: bool = True) -> str:
+        return self.run(*self.client(database), text=text, check=check)
+
+    @property
+    def socket(self) -> str:
+        return str(self.folder / f".s.PGSQL.{PGSQL_PORT}")
+
+    @property
+    def place(self) -> str:
+        return f"{self.folder}|{PGSQL_PORT}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        text = "BEGIN; LOCK TABLE vpopmail IN ACCESS EXCLUSIVE MODE; SELECT 'held';\n"
+        with self._holding(*self.client(NAME), text=text):
+            yield
 
     def empty(self) -> None:
         self.sql(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE); CREATE DATABASE {NAME};".replace("; ", ";\n"))
@@ -242,3 +295,186 @@ def running(kind: type[Database]) -> Iterator[Database]:
             yield server
         finally:
             server.kill()
+
+
+class Network:
+    """A TCP port that leads to a Unix socket, until it swallows what is sent."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._swallows = threading.Event()
+        self._closed = False
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._thread = threading.Thread(target=self._relay, daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def swallowing(self) -> Iterator[None]:
+        """Nothing gets through, and nobody is told."""
+        self._swallows.set()
+        try:
+            yield
+        finally:
+            self._swallows.clear()
+
+    def close(self) -> None:
+        self._closed = True
+        self._thread.join(PATIENCE)
+        for pair in self._pairs:
+            for end in pair:
+                end.close()
+        self._listener.close()
+
+    def _relay(self) -> None:
+        while not self._closed:
+            if self._swallows.is_set():
+                self._swallows.wait(0.01)
+                select.select([], [], [], 0.01)
+                continue
+            ends = {end: other for a, b in self._pairs for end, other in ((a, b), (b, a))}
+            readable, _, _ = select.select([self._listener, *ends], [], [], 0.02)
+            for end in readable:
+                if self._swallows.is_set():
+                    break
+                if end is self._listener:
+                    self._join()
+                elif end.fileno() >= 0:
+                    self._pass_on(end, ends[end])
+
+    def _join(self) -> None:
+        near, _ = self._listener.accept()
+        far = socket.socket(socket.AF_UNIX)
+        try:
+            far.connect(self._target)
+        except OSError:
+            near.close()
+            far.close()
+            return
+        self._pairs.append((near, far))
+
+    def _pass_on(self, end: socket.socket, other: socket.socket) -> None:
+        try:
+            data = end.recv(65536)
+            if data:
+                other.sendall(data)
+                return
+        except OSError:
+            pass
+        self._pairs = [pair for pair in self._pairs if end not in pair]
+        end.close()
+        other.close()
+
+
+@contextmanager
+def network(target: str) -> Iterator[Network]:
+    """A way to a Unix socket by TCP."""
+    way = Network(target)
+    try:
+        yield way
+    finally:
+        way.close()
+
+
+@contextmanager
+def full_port() -> Iterator[int]:
+    """A TCP port at which the kernel drops whoever knocks."""
+    with socket.socket() as listener, ExitStack() as held:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = int(listener.getsockname()[1])
+        for _ in range(4):
+            knock = held.enter_context(socket.socket())
+            knock.setblocking(False)
+            knock.connect_ex(("127.0.0.1", port))
+        yield port
+
+
+# -- a small host -----------------------------------------------------------------------------------
+
+TABLES = """
+CREATE TABLE vpopmail (pw_name varchar(64) NOT NULL, pw_domain varchar(96) NOT NULL, pw_passwd varchar(128),
+  pw_uid int, pw_gid int, pw_gecos varchar(64), pw_dir varchar(160), pw_shell varchar(20),
+  PRIMARY KEY (pw_name, pw_domain));
+CREATE TABLE valias (alias varchar(32) NOT NULL, domain varchar(96) NOT NULL, valias_line varchar(160) NOT NULL);
+CREATE TABLE limits (domain varchar(96) NOT NULL PRIMARY KEY, disable_pop int, disable_imap int, disable_smtp int,
+  disable_webmail int, disable_relay int, diskquota int, maxmsgcount int);
+INSERT INTO valias VALUES ('sales', 'example.com', '&bob@example.com');
+INSERT INTO limits VALUES ('example.com', 1, 0, 0, 0, 0, 0, 0);
+"""
+HASH = "$1$saltsalt$TryCyXcmtdG5ayUO3LdiI0"
+"""Of a word of the corpus."""
+
+ACCOUNT = "INSERT INTO vpopmail VALUES ('{name}', 'example.com', '{hash}', 0, 0, '{name}', '{home}', 'NOQUOTA');\n"
+
+
+class SqlHost(NamedTuple):
+    """bob is an account of example.com, sales an SQL alias; everybody else bounces."""
+
+    vhost: VHost
+    database: Database
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return self.vhost.environment
+
+    @property
+    def credentials(self) -> Path:
+        """vpopmail's own file."""
+        return self.vhost.root / f"home/vpopmail/etc/vpopmail.{self.database.kind}"
+
+    def use(self, *, password: str = PASSWORD, port: int = 0) -> None:
+        """Names the database in vpopmail's own file; `port`: by TCP."""
+        kind = self.database.kind
+        place = f"127.0.0.1|{port}" if port else self.database.place
+        new = self.credentials.with_name("new")
+        new.write_text(f"# accounts\n{place}|{USER[kind]}|{password}|{NAME}\n")
+        new.rename(self.credentials)
+
+    def tables(self) -> None:
+        """Fills a new database."""
+        self.database.start()
+        self.database.empty()
+        home = self.vhost.domains / "example.com/bob"
+        self.database.sql(TABLES + ACCOUNT.format(name="bob", home=home, hash=HASH), NAME)
+        self.database.grant()
+
+
+def sql_host(root: Path, database: Database) -> SqlHost:
+    """A host below `root` whose accounts are in `database`."""
+    directory = root / "home/vpopmail/domains/example.com"
+    system = {
+        "qmail_dir": "{root}/var/qmail",
+        "control": {"me": "mx.example.com\n", "locals": "", "virtualdomains": "example.com:example.com\n"},
+        "users_assign": None,
+        "users_cdb_records": [
+            ["!example.com-", "\0".join(("example.com", "89", "89", str(directory), "-", ""))],
+            ["", "-"],
+        ],
+        "passwd": [{"name": "alias", "uid": 7790, "home": "{root}/var/qmail/alias"}],
+        "dirs": [
+            {"path": f"{{root}}/{path}", "mode": "0755", "uid": 89, "gid": 89}
+            for path in (
+                "var/qmail/alias",
+                "home/vpopmail/etc",
+                "home/vpopmail/domains/example.com",
+                *(f"home/vpopmail/domains/example.com/bob/Maildir/{name}" for name in ("cur", "new", "tmp")),
+            )
+        ],
+        "files": [
+            {
+                "path": "{root}/home/vpopmail/domains/example.com/.qmail-default",
+                "text": "| /home/vpopmail/bin/vdelivermail '' bounce-no-mailbox\n",
+                "mode": "0600",
+                "uid": 89,
+                "gid": 89,
+            }
+        ],
+        "links": [],
+        "build": {"backend": database.kind, "valias": "sql", "sql_limits": True},
+    }
+    host = SqlHost(materialise(system, root), database)
+    host.use()
+    host.tables()
+    return host

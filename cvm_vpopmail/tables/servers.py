@@ -131,12 +131,15 @@ class Servers:
         """What the database finds.  Raises `Unavailable`."""
         until = self._tables.began + self._wait
         in_use = self._in_use
+        if until - time.monotonic() < _LEAST:
+            raise Unavailable("database-slow", "there is no time left to ask", in_use.where if in_use else b"")
         if in_use is not None and not in_use.first and time.monotonic() >= self._return_at:
             self._go_back(until)
             in_use = self._in_use
         if in_use is not None:
+            now = time.monotonic()
             try:
-                return self._ask(in_use, select, values, until if in_use.only else until - self._wait / 2)
+                return self._ask(in_use, select, values, until if in_use.only else now + (until - now) / 2)
             except Trouble as trouble:
                 self.close()
                 if trouble.reason == "database-slow":
@@ -255,7 +258,7 @@ class Servers:
                 return
 
     def _place(self, server: Server) -> str:
-        return f"{self._options.backend} {server.name}"
+        return f"{self._options.backend}:{server.name}"
 
 
 class _InUse(NamedTuple):

@@ -1,0 +1,272 @@
+"""What databases do to servers: they die, hang, are full, locked, changed.
+
+Every answer meanwhile is right or temporary.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pytest
+from databases import NAME, Database, SqlHost, full_port, network, sql_host
+from hosts import a_folder
+from serving import Server, serving, until
+from vcorpus import CVM_VPOPMAIL
+
+from cvm_qmail import client
+
+pytestmark = [pytest.mark.root, pytest.mark.peer("mariadbd", "pg_ctlcluster", "setpriv")]
+
+DEADLINE = 2.0
+"""Seconds for a look-up."""
+
+SETTINGS = {"CVM_LOOKUP_TIMEOUT": str(int(DEADLINE * 1000)), "CVM_WORKERS": "2"}
+
+RIGHT = {"bob": 0, "sales": 0, "nobody": 100}
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    server: Database = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def host(database: Database) -> Iterator[SqlHost]:
+    with a_folder() as root:
+        yield sql_host(root, database)
+
+
+@contextmanager
+def serving_sql(host: SqlHost, **more: str) -> Iterator[Server]:
+    with serving(host, program=CVM_VPOPMAIL, **{**SETTINGS, **more}) as server:  # type: ignore[arg-type]
+        yield server
+        assert "unforeseen" not in server.log.read_text()
+        assert "killed" not in server.log.read_text(), "the supervisor had to end what a driver should have"
+
+
+class Asked(NamedTuple):
+    name: str
+    at: float
+    seconds: float
+    code: int
+    """4: also no answer at all, which every client takes for a temporary failure."""
+
+    @property
+    def right(self) -> bool:
+        return self.code == RIGHT[self.name]
+
+
+def ask(server: Server, name: str) -> Asked:
+    began = time.monotonic()
+    try:
+        code = server.ask(name, "example.com").code
+    except client.NoAnswer:
+        code = 4
+    return Asked(name, began, time.monotonic() - began, code)
+
+
+class Load:
+    """Clients that ask one after the other, all the time."""
+
+    def __init__(self, server: Server, clients: int = 3) -> None:
+        self._server = server
+        self._end = False
+        self.asked: list[Asked] = []
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+        until(lambda: len(self.asked) > 20, "the load is on")
+
+    def _ask(self) -> None:
+        while not self._end:
+            for name in RIGHT:
+                self.asked.append(ask(self._server, name))
+
+    @property
+    def temporary(self) -> int:
+        return sum(1 for asked in self.asked if asked.code not in (0, 100))
+
+    def end(self) -> None:
+        self._end = True
+        for thread in self._threads:
+            thread.join(20)
+
+    def well_again(self, back: float) -> float:
+        """Seconds from `back` until the last answer that was not right; waits until there are enough right ones."""
+        until(lambda: len([a for a in self.asked[-60:] if a.right and a.at > back]) == 60, "right answers again")
+        last = max((asked.at + asked.seconds for asked in self.asked if not asked.right), default=back)
+        return max(0.0, last - back)
+
+    def wrong(self) -> list[Asked]:
+        return [asked for asked in self.asked if not asked.right and asked.code in (0, 100)]
+
+    def slow(self) -> list[Asked]:
+        return [asked for asked in self.asked if asked.seconds > DEADLINE + 0.5]
+
+
+@contextmanager
+def load(server: Server) -> Iterator[Load]:
+    clients = Load(server)
+    try:
+        yield clients
+    finally:
+        clients.end()
+    assert not clients.wrong()
+    assert not clients.slow()
+
+
+# -- it dies, it hangs ------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_killed_and_started_again(host: SqlHost) -> None:
+    with serving_sql(host) as server, load(server) as clients:
+        host.database.kill()
+        until(lambda: clients.temporary > 20, "temporary answers")
+        host.database.start()
+        assert clients.well_again(time.monotonic()) < 1.0
+
+
+def test_a_database_that_hangs(host: SqlHost) -> None:
+    with serving_sql(host) as server, load(server) as clients:
+        with host.database.stopped():
+            until(lambda: clients.temporary > 20, "temporary answers")
+            back = time.monotonic()
+        assert clients.well_again(back) < 1.0
+
+
+def test_a_network_that_swallows_everything(host: SqlHost) -> None:
+    with network(host.database.socket) as way:
+        host.use(port=way.port)
+        with serving_sql(host) as server, load(server) as clients:
+            with way.swallowing():
+                until(lambda: clients.temporary > 20, "temporary answers")
+                back = time.monotonic()
+            assert clients.well_again(back) < 1.0
+
+
+def test_a_port_that_swallows_whoever_knocks(host: SqlHost) -> None:
+    with full_port() as port:
+        host.use(port=port)
+        with serving_sql(host) as server, load(server) as clients:
+            until(lambda: clients.temporary > 60, "temporary answers")
+            assert "database-slow" in server.logged("database-slow")
+
+
+def test_a_table_that_is_locked(host: SqlHost) -> None:
+    with serving_sql(host) as server, load(server) as clients:
+        with host.database.locked():
+            until(lambda: clients.temporary > 20, "temporary answers")
+            assert ask(server, "sales").right, "that table is not locked"
+            back = time.monotonic()
+        assert clients.well_again(back) < 1.0
+
+
+# -- it refuses -------------------------------------------------------------------------------------
+
+
+def test_a_database_that_takes_no_more_connections(host: SqlHost) -> None:
+    full = {
+        "mysql": "ALTER USER vpopmail@'%' WITH MAX_USER_CONNECTIONS {};",
+        "pgsql": "ALTER ROLE postgres CONNECTION LIMIT {};",
+    }[host.database.kind]
+    host.database.sql(full.format(1))
+    with serving_sql(host, CVM_WORKERS="1") as first:
+        assert ask(first, "bob").right
+        try:
+            with serving_sql(host, CVM_WORKERS="1") as second:
+                assert ask(second, "bob").code == 4
+                assert "database-full" in second.logged("database-full")
+                assert ask(first, "bob").right, "who has a connection keeps it"
+                first.stop()
+                until(lambda: ask(second, "bob").right, "a connection is free")
+        finally:
+            host.database.sql(full.format({"mysql": 0, "pgsql": -1}[host.database.kind]))
+
+
+def test_a_wrong_password_is_told_once_and_never_shown_and_mended_without_a_restart(host: SqlHost) -> None:
+    host.use(password="n0t-the-0ne")
+    with serving_sql(host) as server:
+        with load(server) as clients:
+            until(lambda: clients.temporary > 60, "temporary answers")
+            assert "database-refused" in server.logged("database-refused")
+            said = server.errors.read_text()
+            assert said.count(f"{host.database.kind}:") == 1, "one line for all workers"
+            host.use()
+            assert clients.well_again(time.monotonic()) < 1.0
+        assert "works again" in server.warned("works again")
+        assert "n0t-the-0ne" not in server.log.read_text() + server.errors.read_text()
+
+
+def test_a_file_that_is_no_more_what_it_was_is_found_when_it_is_needed(host: SqlHost) -> None:
+    host.credentials.write_text("localhost|port\n")
+    with serving_sql(host) as server:
+        assert ask(server, "bob").code == 6
+        assert "line 1: found " in server.warned(str(host.credentials))
+        host.use()
+        assert ask(server, "bob").right
+
+
+def test_a_table_that_is_dropped_and_comes_back(host: SqlHost) -> None:
+    with serving_sql(host) as server, load(server) as clients:
+        host.database.sql("ALTER TABLE vpopmail RENAME TO gone;", NAME)
+        until(lambda: clients.temporary > 20, "temporary answers")
+        assert "database-tables" in server.logged("database-tables")
+        assert ask(server, "sales").right
+        host.database.sql("ALTER TABLE gone RENAME TO vpopmail;", NAME)
+        assert clients.well_again(time.monotonic()) < 1.0
+        assert server.errors.read_text().count("database-tables") <= 1
+
+
+def test_aliases_that_were_there_and_are_gone_are_a_trouble(host: SqlHost) -> None:
+    with serving_sql(host) as server:
+        assert ask(server, "sales").right
+        host.database.sql("DROP TABLE valias;", NAME)
+        assert ask(server, "sales").code == 4
+        assert ask(server, "bob").code == 4
+
+
+def test_a_column_that_is_missing(host: SqlHost) -> None:
+    with serving_sql(host) as server:
+        assert ask(server, "bob").right
+        host.database.sql("ALTER TABLE vpopmail DROP COLUMN pw_shell;", NAME)
+        assert ask(server, "bob").code == 4
+        assert "database-columns" in server.logged("database-columns")
+
+
+def test_a_right_to_read_that_was_taken_away(host: SqlHost) -> None:
+    user = {"mysql": f"SELECT ON {NAME}.* FROM vpopmail@'%'", "pgsql": "SELECT ON vpopmail FROM postgres"}
+    with serving_sql(host, CVM_VPOPMAIL_VALIAS="files") as server:
+        assert ask(server, "bob").right
+        host.database.sql(f"REVOKE {user[host.database.kind]};", NAME)
+        assert ask(server, "bob").code == 4
+        assert "database-refused" in server.logged("database-refused")
+
+
+# -- several ----------------------------------------------------------------------------------------
+
+
+def test_servers_are_tried_in_the_order_configured(host: SqlHost) -> None:
+    with network(host.database.socket) as first, network(host.database.socket) as second:
+        servers = f"127.0.0.1:{first.port} 127.0.0.1:{second.port}"
+        with serving_sql(host, CVM_VPOPMAIL_SQL_SERVERS=servers) as server:
+            with first.swallowing():
+                assert ask(server, "bob").right, "in the same request"
+                with load(server) as clients:
+                    until(lambda: len(clients.asked) > 200, "answers")
+                    assert clients.temporary == 0
+            assert "gave no answer in time" in server.warned(f"127.0.0.1:{first.port}")
+            with second.swallowing():
+                until(lambda: ask(server, "bob").right, "the first one again")
+
+
+def test_two_servers_and_one_database_give_the_same_answers(host: SqlHost) -> None:
+    with serving_sql(host) as here, serving_sql(host) as there:
+        for name in RIGHT:
+            assert here.ask(name, "example.com") == there.ask(name, "example.com")
+        host.database.sql("DELETE FROM vpopmail;", NAME)
+        assert [here.ask("bob", "example.com").code, there.ask("bob", "example.com").code] == [100, 100]
