@@ -10,6 +10,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeVar
 
+DRY_RUN = "dry run: this would be refused"
+"""What the log says of a rejection that CVM_DRY_RUN has turned into an acceptance."""
+
 K = TypeVar("K", contravariant=True)
 V = TypeVar("V", covariant=True)
 

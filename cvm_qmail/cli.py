@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import socket
 
     from cvm_qmail.lookups import ModuleFactory
+    from cvm_qmail.responder import Pardon
     from cvm_qmail.serve import Door
+    from cvm_qmail.shadow import Shadow
+    from cvm_qmail.tables import Tables
 
 T = TypeVar("T")
 
@@ -97,7 +100,7 @@ def _command(factory: ModuleFactory, settings: Settings) -> NoReturn:
     from cvm_qmail.transports import command
 
     def report(event: Event) -> None:
-        if event.mark == "?":  # standard output is the client's; a trouble belongs in its log all the same
+        if event.mark == "?" or event.detail:  # standard output is the client's; this belongs in its log all the same
             print(as_text(event, time.monotonic() - event.began), file=sys.stderr, flush=True)
 
     def late(request: bytes, died: bool) -> bytes:
@@ -106,8 +109,15 @@ def _command(factory: ModuleFactory, settings: Settings) -> NoReturn:
         return wire.refusal(request, wire.Code.IO)
 
     request = command.read_request()
-    ask = asking(factory(Tables(settings, lasting=False), settings), settings.lookup_secret)
-    respond = responder(ask, secret=settings.lookup_secret, report=report, clock=time.monotonic, unforeseen=unforeseen)
+    tables = Tables(settings, lasting=False)
+    respond = responder(
+        asking(factory(tables, settings), settings.lookup_secret),
+        secret=settings.lookup_secret,
+        report=report,
+        clock=time.monotonic,
+        unforeseen=unforeseen,
+        pardon=_pardon(tables, settings),
+    )
     status = command.run(request, respond, late, settings.lookup_timeout)
     sys.stderr.flush()
     os._exit(status)  # the interpreter's own farewell takes a tenth of the whole time
@@ -184,20 +194,40 @@ def _serve(program: str, factory: ModuleFactory, settings: Settings, address: st
     from cvm_qmail.serve import Supervisor, clock
     from cvm_qmail.tables import Hazards, Tables, rights
 
-    def service(settings: Settings, hazards: Hazards) -> tuple[Ask, Recent | None]:
+    def service(settings: Settings, hazards: Hazards) -> tuple[Ask, Recent | None, Pardon | None]:
         tables = Tables(settings, hazards=hazards)
         module = factory(tables, settings)
         keeps = module.repeatable and settings.lookup_secret is not None
-        return asking(module, settings.lookup_secret), Recent(tables) if keeps else None
+        recent = Recent(tables) if keeps else None
+        return asking(module, settings.lookup_secret), recent, _pardon(tables, settings)
 
     module = factory(Tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
     log = Log(1, settings.log, clock)
+    shadow = _shadow(settings, address)
     door = _named(address, bind)
     dropped = rights.drop_groups()
     for assumption in module.assumptions:
         print(f"{program}: {assumption}", file=sys.stderr, flush=True)
     _advise(program, settings, dropped, module.authenticate is not None)
-    return Supervisor(settings, service, door, bind, log).run()
+    return Supervisor(settings, service, door, bind, log, shadow=shadow).run()
+
+
+def _pardon(tables: Tables, settings: Settings) -> Pardon | None:
+    if not settings.dry_run:
+        return None
+    from cvm_qmail.dry_run import pardoner
+
+    return pardoner(tables, settings)
+
+
+def _shadow(settings: Settings, address: str) -> Shadow | None:
+    if settings.shadow is None:
+        return None
+    from cvm_qmail.serve import clock
+    from cvm_qmail.shadow import Shadow, check
+
+    check(settings.shadow, address)
+    return Shadow(settings.shadow, settings.lookup_timeout, settings.log, clock)
 
 
 def _activated(kind: socket.SocketKind) -> socket.socket | None:
@@ -293,6 +323,8 @@ def advise(settings: Settings, dropped: bool, authenticates: bool) -> Iterator[s
     from cvm_qmail.tables.rights import Switch
 
     root = os.fsdecode(settings.qmail_root)
+    if settings.dry_run:
+        yield "CVM_DRY_RUN is set: nothing is refused; what would be is logged"
     if settings.lookup_secret is None and not authenticates:
         yield "CVM_LOOKUP_SECRET is not set: every address that exists is answered 6 (set it, even empty, to look up)"
     tables = Tables(settings)

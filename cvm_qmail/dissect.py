@@ -13,7 +13,6 @@ Source: the protocol documents of cvm 0.97.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from construct import (  # type: ignore[import-untyped]  # it has no stubs
     If,
     NullTerminated,
     Prefixed,
+    RawCopy,
     RepeatUntil,
     Struct,
     Terminated,
@@ -201,21 +201,25 @@ class _Steps:
     """How far a walk has come."""
 
     def __init__(self, packet: bytes) -> None:
-        self._stream = io.BytesIO(packet)
+        self._rest = packet
+        self._at = 0
         self.parts: list[Part] = []
 
     def take(self, name: str, form: Any, kind: int | None = None, start: int | None = None) -> Any:
         """The next part (which began at `start`, with its type)."""
-        at = self._stream.tell() if start is None else start
+        at = self._at if start is None else start
         try:
-            value = form.parse_stream(self._stream)
+            parsed = RawCopy(form).parse(self._rest)
         except ConstError:
             raise _Stop(at, f"{name}: something else than the zero byte that ends a packet") from None
         except ConstructError as error:
             said = str(error).splitlines()[-1].replace("stream read less than specified amount", "cut short")
             raise _Stop(at, f"{name or f'value of type {kind}'}: {said}") from None
+        value = parsed.value
+        self._rest = self._rest[parsed.length :]
+        self._at += parsed.length
         data = value if isinstance(value, bytes) else bytes([value or 0])
-        self.parts.append(Part(at, self._stream.tell() - at, name, kind, data))
+        self.parts.append(Part(at, self._at - at, name, kind, data))
         return value
 
     def values(self, form: Any, names: type[IntEnum]) -> None:
@@ -227,9 +231,8 @@ class _Steps:
 
     def finish(self, length: int) -> None:
         """The packet has to be over."""
-        at = self._stream.tell()
-        if at < length:
-            raise _Stop(at, f"{length - at} bytes after the end")
+        if self._rest:
+            raise _Stop(self._at, f"{len(self._rest)} bytes after the end")
         if length > LIMIT:
             raise _Stop(LIMIT, f"packet: {length} bytes, expected at most {LIMIT}")
 

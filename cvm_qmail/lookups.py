@@ -136,12 +136,15 @@ def qmail(
         if ours is not None and not ours(user, local):
             return Answer(Verdict.PASS, "not-ours", user.name)
         try:
-            return _judge(recipient, user, route, asked)
+            answer = _judge(recipient, user, route, asked)
         except Unavailable as trouble:
             trouble.user = user.name
-            if settings.denied_is_permanent and trouble.reason in _DENIED:
-                return Answer(Verdict.REJECT, trouble.reason, user.name, trouble.where)
-            raise
+            if not (settings.denied_is_permanent and trouble.reason in _DENIED):
+                raise
+            answer = Answer(Verdict.REJECT, trouble.reason, user.name, trouble.where)
+        if settings.dry_run and answer.verdict is Verdict.REJECT and answer.facts is None:
+            return answer._replace(facts=_facts(user, asked))
+        return answer
 
     def _controlling_user(local: bytes) -> users.User:
         cdb = tables.users_cdb()
@@ -152,11 +155,8 @@ def qmail(
 
     def _discarded(asked: bytes) -> Answer:
         """qmail-lspawn reports success for an empty local part; clients demand facts, so alias lends its own."""
-        account = tables.accounts().get(settings.alias)
-        if account is None:
-            raise Unavailable("no-alias", f"no account {settings.alias.decode('latin-1')}", b"passwd")
-        user = users.User(settings.alias, *account, b"", b"")
-        return Answer(Verdict.ACCEPT, "discarded", user.name, b"control/locals", _facts(user, asked))
+        facts = alias_facts(tables, settings, asked)
+        return Answer(Verdict.ACCEPT, "discarded", facts.username, b"control/locals", facts)
 
     def _judge(recipient: Recipient, user: users.User, route: _Route, asked: bytes) -> Answer:
         if not users.check(user):
@@ -207,6 +207,14 @@ def qmail(
     return Module(
         lookup, repeatable=True, assumptions=tuple(line for plugin in programs for line in plugin.assumptions)
     )
+
+
+def alias_facts(tables: Tables, settings: Settings, domain: bytes) -> Facts:
+    """What an acceptance tells when it is nobody's own.  Raises `Unavailable`."""
+    account = tables.accounts().get(settings.alias)
+    if account is None:
+        raise Unavailable("no-alias", f"no account {settings.alias.decode('latin-1')}", b"passwd")
+    return _facts(users.User(settings.alias, *account, b"", b""), domain)
 
 
 def _facts(user: users.User, domain: bytes) -> Facts:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from cvm_qmail import wire
-from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
+from cvm_qmail.answer import DRY_RUN, Answer, Facts, Recipient, Unavailable, Verdict
 from cvm_qmail.wire import Code, Credential, Fact
 
 Respond = Callable[[bytes], bytes]
@@ -56,6 +56,8 @@ Report = Callable[[Event], Noted]
 Again = Callable[[Noted, float], None]
 """Reports that an answer was given again to a request that began then."""
 Ask = Callable[[Recipient, "wire.Request"], Answer]
+Pardon = Callable[[Recipient, "Facts | None"], "Facts | None"]
+"""The facts with which a rejection, which may have some, is accepted in a dry run; None: it stays one."""
 
 _NUMBERS = tuple(int(Fact[field.upper()]) for field in Facts._fields)
 """The numbers of the fields of `Facts`."""
@@ -94,11 +96,13 @@ def responder(
     unforeseen: Callable[[], str],
     memory: Memory | None = None,
     again: Again = _forget,
+    pardon: Pardon | None = None,
 ) -> Respond:
     """A `Respond` that puts each request to `ask`, if `memory` does not know the response.
 
     `secret` is CVM_LOOKUP_SECRET (None: unset; empty: none is wanted).  `unforeseen` describes the
     exception that is being handled, for `report`.  What `memory` knew goes to `again` instead.
+    `pardon` is there in a dry run only.
     """
     lone_credential = Credential.PASSWORD if secret is None else Credential.SECRET
     if secret:
@@ -123,7 +127,11 @@ def responder(
             report(Event("?", Code.NOCRED, account, domain, b"", reason, b"", began, ""))
             return wire.pack_response(version, nonce, Code.NOCRED)
         try:
-            verdict, reason, user, where, facts = ask(Recipient(account, domain), request)
+            detail = ""
+            recipient = Recipient(account, domain)
+            verdict, reason, user, where, facts = ask(recipient, request)
+            if pardon is not None and verdict is Verdict.REJECT and (lent := pardon(recipient, facts)) is not None:
+                verdict, facts, detail = Verdict.ACCEPT, lent, DRY_RUN
             if verdict is Verdict.ACCEPT:
                 code, response = _accept(version, nonce, facts)
                 mark = "?" if code else "+"
@@ -138,7 +146,7 @@ def responder(
         except Exception:  # noqa: BLE001  the one place for what nobody foresaw: never a guess, never a dead server
             report(Event("?", Code.IO, account, domain, b"", "unforeseen", b"", began, unforeseen()))
             return wire.pack_response(version, nonce, Code.IO)
-        noted = report(Event(mark, code, account, domain, user, reason, where, began, ""))
+        noted = report(Event(mark, code, account, domain, user, reason, where, began, detail))
         if memory is not None and credentials.keys() <= _NO_PROOF:
             memory.put(packet, response, noted)
         return response

@@ -28,16 +28,19 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from cvm_qmail import wire
 from cvm_qmail.answer import Answer, Recipient
 from cvm_qmail.log import Log, escape, unforeseen
-from cvm_qmail.responder import Ask, Memory, Respond, responder
+from cvm_qmail.responder import Ask, Event, Memory, Noted, Pardon, Respond, responder
 from cvm_qmail.settings import Settings
 from cvm_qmail.slots import Slot, Slots
 from cvm_qmail.tables import Hazards, rights
 from cvm_qmail.transports import local, udp
+
+if TYPE_CHECKING:
+    from cvm_qmail.shadow import Shadow
 
 TICK = 0.1
 """Seconds between two looks at the workers."""
@@ -67,8 +70,28 @@ _PR_SET_NO_NEW_PRIVS = 38
 class Service(Protocol):
     """What a program serves: made once per worker, after the fork."""
 
-    def __call__(self, settings: Settings, hazards: Hazards) -> tuple[Ask, Memory | None]:
-        """What answers requests, with tables of its own, and what remembers the answers."""
+    def __call__(self, settings: Settings, hazards: Hazards) -> tuple[Ask, Memory | None, Pardon | None]:
+        """What answers requests, with tables of its own, what remembers the answers, and a dry run's pardon."""
+        ...
+
+
+class Book(Protocol):
+    """Where a worker's requests are written down: its log, or what follows them for a shadow as well."""
+
+    def request(self, event: Event) -> Noted:
+        """Takes down a request, when its response is made."""
+        ...
+
+    def again(self, around: Noted, began: float) -> None:
+        """Takes down that a response was given again."""
+        ...
+
+    def settle(self) -> None:
+        """An answer is out."""
+        ...
+
+    def flush(self) -> None:
+        """What waits must not wait any longer."""
         ...
 
 
@@ -94,12 +117,22 @@ clock = time.monotonic
 class Supervisor:
     """See the head of this file."""
 
-    def __init__(self, settings: Settings, service: Service, door: Door, reopen: Callable[[], Door], log: Log) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: Service,
+        door: Door,
+        reopen: Callable[[], Door],
+        log: Log,
+        *,
+        shadow: Shadow | None = None,
+    ) -> None:
         self._settings = settings
         self._service = service
         self._door = door
         self._reopen = reopen
         self._log = log
+        self._shadow = shadow
         self._spares = settings.workers * 2
         self._slots = Slots(settings.workers + self._spares)
         self._workers: dict[int, _Worker] = {}
@@ -131,6 +164,8 @@ class Supervisor:
         while not self._stop and not taken_over:
             self._reap()
             self._fill()
+            if self._shadow is not None:
+                self._shadow.keep(self._log, lambda: _die_with(self._lifeline[0]), self._lifeline[0])
             now = clock()
             pause = min(TICK, self._enforce(now))
             self._add_or_retire_spares(now)
@@ -150,6 +185,8 @@ class Supervisor:
         elif self._door.path is not None and self._door.inode is not None:
             local.remove(self._door.path, self._door.inode)
         self._drain()
+        if self._shadow is not None:
+            self._shadow.finish()
         self._log.line("Stopping.")
         self._log.finish()
         return 0
@@ -219,7 +256,7 @@ class Supervisor:
             log = Log(1, self._settings.log, clock)  # its own: what waits in the supervisor's is not for us to write
             os.close(self._lifeline[1])
             if _die_with(self._lifeline[0]):
-                run_worker(self._settings, self._service, self._door.socket, slot, log)
+                run_worker(self._settings, self._service, self._door.socket, slot, log, shadow=self._shadow)
             status = 0
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code
             log.line(f"? worker {os.getpid()}: {unforeseen()}")
@@ -238,6 +275,8 @@ class Supervisor:
                 return
             worker = self._workers.pop(pid, None)
             if worker is None:
+                if self._shadow is not None and self._shadow.ended(pid) and not self._stop:
+                    self._log.line(f"? shadow process {pid} ended with {_status(status)}; another one takes its place")
                 continue
             self._slots[worker.number].clear()
             self._killed.discard(pid)
@@ -324,7 +363,9 @@ class Supervisor:
         return False
 
 
-def run_worker(settings: Settings, service: Service, door: socket.socket, slot: Slot, log: Log) -> None:
+def run_worker(
+    settings: Settings, service: Service, door: socket.socket, slot: Slot, log: Log, *, shadow: Shadow | None
+) -> None:
     """Answers requests that come to `door` until SIGTERM."""
     stop = False
 
@@ -348,17 +389,21 @@ def run_worker(settings: Settings, service: Service, door: socket.socket, slot: 
     slot.serves(True)
     if stop:
         slot.serves(False)
-    respond = slot.guard(make_respond(settings, service, slot, log))
+    follower = None if shadow is None else shadow.follower(log)
+    book: Book = follower or log
+    respond = slot.guard(make_respond(settings, service, slot, book))
+    if follower is not None:
+        respond = follower.noting(respond)
     if datagrams:
-        udp.Worker(door, respond, received=slot.received, wake=wake, stopping=lambda: stop, afterwards=log.flush).run()
+        udp.Worker(door, respond, received=slot.received, wake=wake, stopping=lambda: stop, afterwards=book.flush).run()
     else:
         local.Worker(
             door,
             respond,
             timeout=settings.local_timeout,
             stopping=lambda: stop,
-            afterwards=log.settle,
-            idle=log.flush,
+            afterwards=book.settle,
+            idle=book.flush,
             needed=slot.needed,
         ).run()
 
@@ -375,20 +420,21 @@ def _die_with(lifeline: int) -> bool:
     return not select.select([ours], [], [], 0)[0]
 
 
-def make_respond(settings: Settings, service: Service, hazards: Hazards, log: Log) -> Respond:
+def make_respond(settings: Settings, service: Service, hazards: Hazards, book: Book) -> Respond:
     """The whole way from a request's bytes to its response's."""
-    ask, memory = service(settings, hazards)
+    ask, memory, pardon = service(settings, hazards)
 
     def ask_after_logging(recipient: Recipient, request: wire.Request) -> Answer:
-        log.flush()  # this may hang, and the process be killed
+        book.flush()  # this may hang, and the process be killed
         return ask(recipient, request)
 
     return responder(
         ask_after_logging,
         memory=memory,
-        again=log.again,
+        again=book.again,
         secret=settings.lookup_secret,
-        report=log.request,
+        report=book.request,
+        pardon=pardon,
         clock=clock,
         unforeseen=unforeseen,
     )

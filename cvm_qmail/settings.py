@@ -64,6 +64,8 @@ VARIABLES = (
         "all",
         "plug-ins for what a .qmail file hands over to: names separated by spaces; empty: none",
     ),
+    Variable("CVM_SHADOW", "unset", "another module, asked the same after each answer; differences are logged"),
+    Variable("CVM_DRY_RUN", "0", "1: what would be refused is accepted, and logged"),
     Variable("NSS_WRAPPER_PASSWD", "unset", "takes the place of /etc/passwd (for tests with libnss-wrapper)"),
 )
 
@@ -93,6 +95,8 @@ class Settings(NamedTuple):
     programs: tuple[str, ...] | None
     """None: all that are installed."""
     passwd: str | None
+    shadow: str | None
+    dry_run: bool
     environment: Mapping[str, str]
 
     @classmethod
@@ -123,6 +127,8 @@ class Settings(NamedTuple):
             if (names := env.get("CVM_QMAIL_PROGRAMS")) is None or names == "all"
             else tuple(names.split()),
             passwd=env.get("NSS_WRAPPER_PASSWD") or None,
+            shadow=env.get("CVM_SHADOW") or None,
+            dry_run=_dry_run(env),
             environment=env,
         )
 
@@ -180,6 +186,15 @@ def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str,
     if text not in choices:
         raise BadSetting(name, text, "one of " + ", ".join(choices))
     return text
+
+
+def _dry_run(env: Mapping[str, str]) -> bool:
+    wanted = _choice(env, "CVM_DRY_RUN", "0", ("0", "1")) == "1"
+    if wanted and "CVM_LOOKUP_SECRET" not in env:  # a wrong password would be as good as the right one
+        raise BadSetting(
+            "CVM_DRY_RUN", "1", "CVM_LOOKUP_SECRET beside it: a dry run is for look-ups, not for passwords"
+        )
+    return wanted
 
 
 def _matching(env: Mapping[str, str], name: str, default: bytes, pattern: bytes, expected: str) -> bytes:

@@ -81,6 +81,9 @@ MALFORMED = [
     ("CVM_QMAIL_ALIAS", "a/b", "the name of an account"),
     ("CVM_QMAIL_MASK", "abc", "octal digits"),
     ("CVM_QMAIL_PROGRAMS", "no-such-plug-in", "installed plug-ins"),
+    ("CVM_SHADOW", "cvm-local:", "cvm-local:PATH, cvm-udp:HOST:PORT or cvm-command:PROGRAM"),
+    ("CVM_SHADOW", "cvm-udp:nowhere", "cvm-udp:HOST:PORT"),
+    ("CVM_DRY_RUN", "yes", "one of 0, 1"),
 ]
 
 

@@ -125,7 +125,9 @@ def messages_in(source: str) -> Iterator[str]:
 
 def test_every_message_of_the_server_is_explained() -> None:
     said = [
-        message for name in ("cli.py", "serve.py", "log.py") for message in messages_in((PACKAGE / name).read_text())
+        message
+        for name in ("cli.py", "serve.py", "shadow.py", "log.py")
+        for message in messages_in((PACKAGE / name).read_text())
     ]
     text = re.sub(r"\s+", " ", page("operating.md"))
     assert len(said) > 10

@@ -25,6 +25,8 @@ RULES = {  # path of a module: what it may import of ours, and whether it may to
     r"recent": (r"answer|responder|tables.*", False),
     r"lookups": (r"answer|rules.*|settings|tables.*|wire", True),
     r"log": ("responder", True),
+    r"dry_run": (r"answer|lookups|responder|settings|tables.*", False),
+    r"shadow": (r"answer|client|log|responder|settings|transports.*|wire", True),
     r"client": (r"wire|transports.*", True),
 }
 

@@ -452,7 +452,7 @@ def test_before_a_look_up_that_may_hang_nothing_is_left_to_log() -> None:
 
     log = Log(into, "text", time.monotonic)
     settings = Settings.from_environment({"CVM_LOOKUP_SECRET": ""})
-    respond = make_respond(settings, lambda _, __: (ask, Knowing()), Slots(1)[0], log)
+    respond = make_respond(settings, lambda _, __: (ask, Knowing(), None), Slots(1)[0], log)
     for account in ("joe", "joe", "joe", "joe", "ann"):
         respond(request(account))
     assert sum(seen) == 4

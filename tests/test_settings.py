@@ -73,6 +73,10 @@ def test_the_defaults_are_qmails_and_the_c_programs() -> None:
         ("CVM_QMAIL_PROGRAMS", "", "programs", ()),
         ("CVM_QMAIL_PROGRAMS", "a b", "programs", ("a", "b")),
         ("CVM_QMAIL_PROGRAMS", "all", "programs", None),
+        ("CVM_SHADOW", "cvm-local:/x", "shadow", "cvm-local:/x"),
+        ("CVM_SHADOW", "", "shadow", None),
+        ("CVM_DRY_RUN", "0", "dry_run", False),
+        ("CVM_DRY_RUN", "", "dry_run", False),
         ("NSS_WRAPPER_PASSWD", "/x", "passwd", "/x"),
         ("NSS_WRAPPER_PASSWD", "", "passwd", None),
     ],
@@ -107,11 +111,18 @@ def test_a_variable_means_this(name: str, value: str, field: str, expected: Any)
         ("CVM_QMAIL_ALIAS", "a:b"),
         ("CVM_QMAIL_ALIAS", "a/b"),
         ("CVM_QMAIL_MASK", "8"),
+        ("CVM_DRY_RUN", "yes"),
     ],
 )
 def test_a_malformed_value_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(BadSetting, match=f"^{name}: found "):
         of(**{name: value})
+
+
+def test_a_dry_run_is_for_look_ups_only() -> None:
+    assert of(CVM_DRY_RUN="1", CVM_LOOKUP_SECRET="").dry_run
+    with pytest.raises(BadSetting, match="CVM_DRY_RUN: found '1', expected CVM_LOOKUP_SECRET beside it"):
+        of(CVM_DRY_RUN="1")
 
 
 def test_a_plug_in_finds_its_own_variables() -> None:
