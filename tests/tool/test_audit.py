@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vhosts
 from click.testing import CliRunner, Result
 from hosts import CORPUS, Host, a_folder, as_bytes, load, materialise
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvm_qmail.lookups import qmail
+from cvm_qmail.rules.domains import Local, rewrite
 from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Tables
 from cvm_qmail.tool.audit import audited, service, size, trace_command
 from cvm_qmail.tool.envelope import logged
 from cvm_qmail.tool.group import cvmctl
@@ -245,6 +248,26 @@ def test_without_a_log_it_tells_how_to_use_it() -> None:
     done = CliRunner().invoke(cvmctl, ["audit"])
     assert done.exit_code == 2
     assert "LOG" in done.stderr
+
+
+@pytest.mark.root
+def test_domains_of_vpopmail_are_seen_as_the_server_sees_them() -> None:
+    system = load(CORPUS / "vpopmail/basic-cdb.json")
+    text = "failure: Sorry,_no_mailbox_here_by_that_name._vpopmail_(#5.1.1)/"
+    outcomes = {"deliver": SUCCESS, "no-mailbox": text}
+    with a_folder() as root:
+        host = vhosts.materialise(system, root)
+        controls = Tables(Settings.from_environment(host.environment), lasting=False).controls()
+        given = []
+        for case in system["cases"]:
+            route = rewrite(b"%s@%s" % vhosts.recipient(case), controls) if case["domain"] else None
+            if isinstance(route, Local) and case["expect"] in outcomes:
+                shown = logged(b"%s@%s" % (route.local, route.host)).decode()
+                given.append((shown, outcomes[case["expect"]]))
+        done = CliRunner().invoke(cvmctl, ["audit", "--json", "-"], input=log(*given), env=dict(host.environment))
+    report = json.loads(done.stdout)
+    assert report["refused"]["total"] == 0
+    assert report["gain"]["deliveries"] == sum(outcome == text for _, outcome in given) > 0
 
 
 # -- small things -------------------------------------------------------------------------------------

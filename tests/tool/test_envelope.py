@@ -20,6 +20,7 @@ CONTROLS = Controls(
         b"out.w.example": b"",
         b"boss@v.example": b"ann-v",
         b"dash.example": b"a-b-",
+        b"my-shop.example": b"my-shop.example",
     },
 )
 
@@ -36,6 +37,7 @@ CONTROLS = Controls(
         (b"ann-v-Boss@v.example", b"Boss@v.example"),
         (b"alias-Sub-bob@x.w.example", b"bob@x.w.example"),
         (b"a-b--bob@dash.example", b"bob@dash.example"),
+        (b"my-shop.example-bob-x@my-shop.example", b"bob-x@my-shop.example"),
     ],
 )
 def test_what_the_control_files_put_in_front_is_taken_off(shown: bytes, address: bytes) -> None:
