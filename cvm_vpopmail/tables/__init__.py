@@ -24,12 +24,14 @@ class Domains:
 
     def get(self, name: bytes, /) -> Domain | None:
         """The domain; None if vpopmail does not know it.  Raises `Unavailable`."""
-        cdb = self._tables.users_cdb()
-        data = None if cdb is None or not name else cdb.get(b"!%s-" % name)
+        cdb = self._tables.users_cdb() if name else None
+        data = None if cdb is None else cdb.get(b"!%s-" % name)
         if data is None:
+            if cdb is not None and cdb.get(b"") is None:  # no qmail-newu made it: zeros, say, after a crash
+                raise Unavailable("cdb-no-break-list", "users/cdb has no record with an empty key", b"users/cdb")
             return None
         fields = data.split(b"\0")
-        if len(fields) < 4 or not fields[1].isdigit() or not fields[2].isdigit():
+        if len(fields) < 4 or not fields[1].isdigit() or not fields[2].isdigit() or not fields[3].startswith(b"/"):
             raise Unavailable("domain-record", f"users/cdb: the record of {name!r} is no domain's", b"users/cdb")
         return Domain(fields[0], int(fields[1][:10]), int(fields[2][:10]), fields[3])
 
