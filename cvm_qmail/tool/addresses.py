@@ -84,7 +84,8 @@ class Found(NamedTuple):
     entries: list[Entry]
     unknown: list[tuple[Entry, Unavailable]]
     unlisted: list[tuple[Entry, Answer]]
-    """Patterns of which a plug-in judges each address by itself, and does not tell which there are."""
+    """Patterns of which a plug-in judges each address by itself, and does not tell which there are; and what
+    another module is to judge (CVM_QMAIL_LOOKASIDE)."""
     troubles: list[Unavailable]
     """Where candidates could not be looked for."""
 
@@ -273,8 +274,13 @@ def _ask(lookup: Lookup, entry: Entry, domain: bytes, found: Found, *, claimed: 
         return
     if answer.verdict is Verdict.ACCEPT:
         found.entries.append(entry)
-    elif answer.verdict is Verdict.REJECT and entry.pattern and answer.reason not in QMAILS_OWN and not claimed:
+    elif answer.reason == "lookaside" or (entry.pattern and not claimed and _by_plugin(answer)):
         found.unlisted.append((entry, answer))
+
+
+def _by_plugin(answer: Answer) -> bool:
+    """Whether a plug-in refused: another address of the same pattern may be taken."""
+    return answer.verdict is Verdict.REJECT and answer.reason not in QMAILS_OWN
 
 
 # -- formats ------------------------------------------------------------------------------------------
@@ -410,6 +416,9 @@ def addresses(
     if patterns is not None and form != "postfix":
         raise click.UsageError("--patterns goes with --format postfix")
     settings = host.settings()
+    if settings.assume_local or settings.missing_domain is not None:
+        what = "with CVM_QMAIL_ASSUME_LOCAL or CVM_QMAIL_MISSINGDOMAIN every domain is answered for, and none is listed"
+        raise Failure(what, TEMPORARY)
     host.warn_of_rights()
     found = survey(settings, None if domain is None else os.fsencode(domain).lower())
     entries = _settled(found, unknown)
@@ -435,7 +444,7 @@ def _settled(found: Found, unknown: str) -> list[Entry]:
     if len(troubles) > SAID:
         warn(f"and {len(troubles) - SAID} more")
     for entry, answer in found.unlisted[:SAID]:
-        what = "a plug-in judges each address, and does not tell which there are"
+        what = "somebody else judges each address, and does not tell which there are"
         warn(f"{text(notation(entry))}: {what} ({answer.reason})")
     if (troubles or found.unlisted) and unknown == "fail":
         raise Failure("nothing is written (--unknown include, or omit)", TEMPORARY)

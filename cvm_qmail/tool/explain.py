@@ -137,11 +137,16 @@ def _route(recipient: Recipient, settings: Settings, notes: list[Note]) -> domai
         route = domains.rewrite(domains.complete(recipient, envnoathost), controls)
     except (_NotAsked, Unavailable):
         return None
-    if isinstance(route, domains.Remote) and not route.exception and settings.assume_local:
-        if settings.missing_domain is None:
-            return route
-        return domains.Local(settings.missing_user, settings.missing_domain, "missing domain")
+    if isinstance(route, domains.Remote) and not route.exception:
+        if settings.assume_local:
+            return domains.Local(route.local, route.host, ASSUMED)
+        if settings.missing_domain is not None:
+            return domains.Local(settings.missing_user, settings.missing_domain, REPLACED)
     return route
+
+
+ASSUMED, REPLACED = "CVM_QMAIL_ASSUME_LOCAL", "CVM_QMAIL_MISSINGDOMAIN"
+"""What makes an address local that neither control file does."""
 
 
 def _user(
@@ -187,6 +192,8 @@ def _rewriting(case: Case) -> Iterator[Step]:
                 yield _envnoathost(case, value)
         elif table in ("locals", "percenthack", "virtualdomains"):
             yield _control(case, table, key, value)
+    if isinstance(case.route, domains.Local) and case.route.table in (ASSUMED, REPLACED):
+        yield Step(f"{case.route.table} is set: it is taken for local", "settings", case.route.table, True)
     if isinstance(case.route, domains.Remote):
         yield Step("so it is not delivered on this host", "route")
     elif case.route is not None and case.route.local:

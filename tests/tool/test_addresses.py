@@ -220,6 +220,24 @@ def test_a_home_that_cannot_be_listed_is_a_trouble(host: Host) -> None:
     assert "/passwd" in refused(listing(host))
 
 
+def test_what_another_module_judges_is_not_left_out_by_mistake(host: Host) -> None:
+    host.file("home/joe/.qmail-db", "|/bin/db\n", uid=5001)
+    done = listing(host, CVM_QMAIL_LOOKASIDE="/bin/db")
+    assert "joe-db@example.org: somebody else judges each address" in refused(done)
+    left = listing(host, "--unknown", "omit", CVM_QMAIL_LOOKASIDE="/bin/db")
+    assert "joe-foo@example.org" in left.stdout.splitlines()
+
+
+def test_addresses_that_a_plug_in_without_a_helper_judges_are_not_left_out_by_mistake(host: Host) -> None:
+    host.file("home/ann/.qmail-default", "|/x/vdelivermail '' bounce-no-mailbox\n", uid=5002)
+    assert "ann-default@example.org: somebody else judges each address" in refused(listing(host))
+
+
+@pytest.mark.parametrize("setting", ["CVM_QMAIL_ASSUME_LOCAL", "CVM_QMAIL_MISSINGDOMAIN"])
+def test_domains_that_no_file_names_are_not_left_out_by_mistake(host: Host, setting: str) -> None:
+    assert "every domain is answered for" in refused(listing(host, **{setting: ""}))
+
+
 def test_an_empty_list_is_written_only_when_asked_for(host: Host) -> None:
     host.control("locals", "")
     host.control("virtualdomains", "")

@@ -256,6 +256,16 @@ def test_of_two_lines_for_one_domain_the_one_that_counts_is_named(host: Host) ->
     assert "example.org is local (/control/locals line 2)" in shown(host, "joe@example.org")
 
 
+def test_settings_that_make_a_domain_local_are_named(host: Host) -> None:
+    said = shown(host, "joe-foo@elsewhere.example", CVM_QMAIL_ASSUME_LOCAL="")
+    assert "CVM_QMAIL_ASSUME_LOCAL is set: it is taken for local\n    so its local part is joe-foo\n" in said
+    assert "so it is user joe, uid 5001" in said
+    assert "accepted: dotqmail /home/joe/.qmail-foo, user joe" in said
+    said = shown(host, "x@elsewhere.example", CVM_QMAIL_MISSINGDOMAIN="", CVM_QMAIL_MISSINGUSER="ann")
+    assert "CVM_QMAIL_MISSINGDOMAIN is set: it is taken for local\n    so its local part is ann\n" in said
+    assert "accepted: mailbox /home/ann, user ann" in said
+
+
 def test_a_missing_locals_is_me(host: Host) -> None:
     (host.root / "control/locals").unlink()
     assert "mx.example.org is local (/control/me line 1)" in shown(host, "joe@mx.example.org")
