@@ -13,17 +13,20 @@ import pytest
 from hosts import NOFILES, Host, a_folder, cdb_bytes
 from serving import CVM_QMAIL, serving
 
-from cvm_qmail import settings as settings_module
+import cvm_qmail
+import cvm_vpopmail
 from cvm_qmail.settings import VARIABLES
 from cvm_qmail.wire import Fact
+from cvm_vpopmail.settings import VARIABLES as OF_VPOPMAIL
 
 TOP = Path(__file__).parent.parent
 DOCS = TOP / "docs"
 PAGES = sorted([*TOP.glob("*.md"), *DOCS.rglob("*.md")])
-MAN_PAGES = [DOCS / "man" / name for name in ("cvm-qmail.8", "cvmctl.1")]
-PACKAGE = Path(settings_module.__file__).parent
+MAN_PAGES = [DOCS / "man" / name for name in ("cvm-qmail.8", "cvm-vpopmail.8", "cvmctl.1")]
+PACKAGE, VPOPMAIL = (Path(module.__file__).parent for module in (cvm_qmail, cvm_vpopmail))
 
 DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
+DEFAULTS_OF_VPOPMAIL = {variable.name: variable.default for variable in OF_VPOPMAIL}
 
 
 def page(name: str) -> str:
@@ -47,17 +50,27 @@ def test_the_settings_page_has_every_variable_with_its_default_and_an_example() 
         if default:
             found[name] = default[1]
             assert re.search(rf"^    {name}=", section, re.MULTILINE), f"no example for {name}"
-    assert found == DEFAULTS
+    assert found == DEFAULTS | DEFAULTS_OF_VPOPMAIL
 
 
-def test_the_manual_page_has_every_variable_with_its_default() -> None:
-    text = page("man/cvm-qmail.8").replace("\\-", "-")
-    assert dict(re.findall(r"^\.It Ev (\S+)\nDefault: (.*)\.$", text, re.MULTILINE)) == DEFAULTS
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [("cvm-qmail", DEFAULTS), ("cvm-vpopmail", DEFAULTS_OF_VPOPMAIL)],
+    ids=["cvm-qmail", "cvm-vpopmail"],
+)
+def test_the_manual_page_has_every_variable_with_its_default(name: str, defaults: dict[str, str]) -> None:
+    text = page(f"man/{name}.8").replace("\\-", "-")
+    assert dict(re.findall(r"^\.It Ev (\S+)\nDefault: (.*)\.$", text, re.MULTILINE)) == defaults
+
+
+def test_the_page_on_vpopmail_names_every_variable_and_no_other() -> None:
+    named = set(re.findall(r"\b(?:CVM_)?VPOPMAIL_[A-Z_]+\b", page("vpopmail.md")))
+    assert named == set(DEFAULTS_OF_VPOPMAIL)
 
 
 # -- reasons ----------------------------------------------------------------------------------------
 
-REASON_AT = {"Unavailable": 0, "Answer": 1, "Event": 5, "Kept": 1, "raise_if_temporary": 1}
+REASON_AT = {"Unavailable": 0, "Trouble": 0, "Answer": 1, "Event": 5, "Kept": 1, "raise_if_temporary": 1}
 """Which argument of which call is a reason word."""
 
 
@@ -73,18 +86,30 @@ def words(node: ast.expr, function: ast.AST) -> Iterator[str]:
         for inner in ast.walk(function):
             if isinstance(inner, ast.Assign) and ast.unparse(inner.targets[0]) == node.id:
                 yield from words(inner.value, function)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".get") and len(node.args) == 2:
+        yield from words(node.args[1], function)
+
+
+def listed(tree: ast.Module) -> Iterator[str]:
+    """The words in a module's table of reasons, by what another program says."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_REASONS":
+            assert isinstance(node.value, ast.Dict)
+            for value in node.value.values:
+                yield from words(value, tree)
 
 
 def reasons_in(source: str) -> Iterator[str]:
     """The reason words that a module can give."""
     tree = ast.parse(source)
+    yield from listed(tree)
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     for function in functions or [tree]:
         for call in ast.walk(function):
             if not isinstance(call, ast.Call):
                 continue
             at = REASON_AT.get(ast.unparse(call.func).rpartition(".")[2])
-            if at is not None:
+            if at is not None and not any(isinstance(argument, ast.Starred) for argument in call.args):
                 given = {keyword.arg: keyword.value for keyword in call.keywords}.get("reason")
                 given = call.args[at] if len(call.args) > at else given
                 assert given is not None, ast.unparse(call)
@@ -93,16 +118,19 @@ def reasons_in(source: str) -> Iterator[str]:
 
 def test_reasons_are_found_however_they_are_written() -> None:
     source = """
+_REASONS = {1: "f", 2: "g"}
 def f(x):
     reason = "b" if x else "c"
     raise Unavailable("a")
-    return Answer(Verdict.REJECT, reason), answer.Answer(Verdict.PASS, reason="d"), Kept(path, "e", make)
+    return Answer(Verdict.REJECT, reason), answer.Answer(Verdict.PASS, reason="d"), Kept(path, "e", make), Event(*x)
+def g(x):
+    return Trouble(_REASONS.get(x, "h"), "detail")
 """
-    assert set(reasons_in(source)) == {"a", "b", "c", "d", "e"}
+    assert set(reasons_in(source)) == {"a", "b", "c", "d", "e", "f", "g", "h"}
 
 
 def test_every_reason_word_is_explained_and_no_stale_one() -> None:
-    sources = [path.read_text() for path in PACKAGE.rglob("*.py")]
+    sources = [path.read_text() for package in (PACKAGE, VPOPMAIL) for path in package.rglob("*.py")]
     in_code = {word for source in sources for word in reasons_in(source)}
     section = page("operating.md").partition("### Reason words\n")[2].partition("\n### ")[0]
     in_page = re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)
@@ -114,7 +142,7 @@ def messages_in(source: str) -> Iterator[str]:
     """What a module says in lines of its own: the longest constant part of each message."""
     for node in ast.walk(ast.parse(source)):
         said: ast.expr | None = None
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".line", "_warn")):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".line", "_warn", ".say", "._say")):
             said = node.args[-1]
         elif isinstance(node, ast.Yield):
             said = node.value
@@ -131,6 +159,14 @@ def test_every_message_of_the_server_is_explained() -> None:
     ]
     text = re.sub(r"\s+", " ", page("operating.md"))
     assert len(said) > 10
+    assert not [message for message in said if message not in text]
+
+
+def test_every_message_of_vpopmail_is_explained() -> None:
+    sources = [VPOPMAIL / name for name in ("lookup.py", "notices.py", "tables/cache.py")]
+    said = [message for source in sources for message in messages_in(source.read_text()) if message]
+    assert len(said) > 3
+    text = re.sub(r"\s+", " ", page("operating.md"))
     assert not [message for message in said if message not in text]
 
 
@@ -220,6 +256,7 @@ def test_the_example_plug_in_judges_what_it_says_it_does(host: Host) -> None:
     with a_folder() as folder:
         installed(folder)
         with serving(host, PYTHONPATH=str(folder), DELIVER_TO_DB=str(database)) as server:
+            assert f"cvm-qmail: deliver-to-db: mailboxes in {database}" in server.errors.read_text()
             assert server.ask("joe-Mail").code == 0
             assert dict(server.ask("joe-mail").facts)[Fact.USERNAME] == b"joe"
             assert dict(server.ask("joe-spam").facts) == {Fact.OUTOFSCOPE: b"0"}
