@@ -9,6 +9,7 @@ COMMANDS = {
     "audit": ("audit", "Compare what qmail-send's logs say of deliveries with today's verdicts."),
     "bench": ("bench", "Put a module under load, and print how it bears it."),
     "check": ("check", "Look up many addresses, from a list or a mailbox."),
+    "completion": ("completion", "Print what makes a shell complete cvmctl's words at the Tab key."),
     "decode": ("decode", "Take a captured request or response apart, field by field."),
     "lint": ("lint", "Look for mistakes on this host that make mail bounce or wait."),
     "list": ("addresses", "List every address that would be accepted."),

@@ -108,7 +108,14 @@ class Tally:
 @click.command()
 @click.argument("module")
 @click.argument("addresses", metavar="[ADDRESS]...", nargs=-1)
-@click.option("--addresses", "-f", "file", metavar="FILE", help="Ask for the addresses in FILE (- is standard input).")
+@click.option(
+    "--addresses",
+    "-f",
+    "file",
+    metavar="FILE",
+    type=click.Path(allow_dash=True),
+    help="Ask for the addresses in FILE (- is standard input).",
+)
 @click.option("--clients", "-c", type=click.IntRange(1, 1024), default=4, show_default=True, help="Clients at a time.")
 @click.option(
     "--seconds", "-t", type=click.FloatRange(0.001, 86400), default=5.0, show_default=True, help="How long to ask."

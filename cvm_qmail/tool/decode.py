@@ -37,7 +37,7 @@ _SHOWN = {int(Credential.ACCOUNT), int(Credential.DOMAIN), int(Credential.CHALLE
 
 
 @click.command()
-@click.argument("packet", metavar="[HEX|FILE|-]", nargs=-1)
+@click.argument("packet", metavar="[HEX|FILE|-]", type=click.Path(allow_dash=True), nargs=-1)
 @click.option("--request/--response", "is_request", default=None, help="What it is.  [default: what it is sound as]")
 @click.option("--v1", is_flag=True, help="A response is one to a request of version 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
