@@ -1,4 +1,4 @@
-"""cvm-vpopmail: the command.  Ways to run and exit status are cvm-qmail's."""
+"""cvm-vpopmail: the command.  Ways to run and exit status are cvm-qmail's; ``--check`` looks at the databases."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ def main() -> int:
     """The command `cvm-vpopmail`."""
     if len(sys.argv) == 1:
         gc.disable()  # command mode: it ends before there is anything to collect
+    if sys.argv[1:] == ["--check"]:
+        from cvm_vpopmail import check
+
+        return check.main()
     from cvm_qmail.cli import run
     from cvm_vpopmail.lookup import module
 
