@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,9 @@ from cvm_qmail.lookups import Module, asking, qmail
 from cvm_qmail.responder import responder
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
-from cvm_qmail.tool import explain
+from cvm_qmail.tool import explain, show
 from cvm_qmail.tool.trace import as_bytes as bytes_of
-from cvm_qmail.tool.trace import facts, full, recipient_of
+from cvm_qmail.tool.trace import facts, full, node, recipient_of
 from cvm_qmail.wire import Credential
 from cvm_vpopmail.lookup import plugin
 
@@ -51,9 +53,20 @@ def traced(host: Host, *addresses: str, **more: str | None) -> list[dict[str, An
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def shown(host: Host, *arguments: str, **more: str | None) -> str:
-    """What a pipe gets, with the host's own paths made short."""
-    return cvmctl("trace", *arguments, host=host, **more).stdout.replace(str(host.root), "")
+def shown(host: Host, *arguments: str, **more: str) -> str:
+    """What a pipe gets, with the host's own paths made short; without another process if there are no options."""
+    if arguments[0].startswith("-"):
+        return cvmctl("trace", *arguments, host=host, **more).stdout.replace(str(host.root), "")
+    out = io.StringIO()
+    with redirect_stdout(out):
+        show.tree(node(reported(host, address, **more)) for address in arguments)
+    return out.getvalue().replace(str(host.root), "")
+
+
+def reported(host: Host, address: str, **more: str) -> dict[str, Any]:
+    """The report on an address."""
+    settings = Settings.from_environment({**host.environment, **more})
+    return full(explain.look_up(recipient_of(address), settings, with_plugin), "cvm-qmail")
 
 
 # -- it cannot say anything else than the server ------------------------------------------------------
@@ -275,8 +288,7 @@ def test_a_missing_locals_is_me(host: Host) -> None:
 
 
 def remedies(host: Host, address: str) -> str:
-    case = explain.look_up(recipient_of(address), Settings.from_environment(host.environment), with_plugin)
-    report = full(case, "cvm-qmail")
+    report = reported(host, address)
     return "\n".join(report["remedies"]).replace(str(host.root), "")
 
 
@@ -512,6 +524,12 @@ def test_nothing_hostile_reaches_a_terminal(host: Host) -> None:
     assert "\x1b]0" not in got
     assert "\\x1b]0;owned\\x07" in got
     assert "[red]\\x1b[2J\\xe2\\x80\\xae@example.org" in got, "no markup is read"
+
+
+def test_the_command_prints_what_is_told(host: Host) -> None:
+    done = cvmctl("trace", "joe-foo@example.org", "nobody@example.org", host=host)
+    assert done.stdout.replace(str(host.root), "") == shown(host, "joe-foo@example.org", "nobody@example.org")
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_pipe_gets_printable_ascii(host: Host) -> None:
