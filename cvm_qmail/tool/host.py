@@ -32,7 +32,7 @@ QTRACEADDR = {"QMAIL": "QMAIL_ROOT", "QMAILBREAK": "CVM_QMAIL_BREAK", "QMAILALIA
 DEPTH = 8
 """Folders below a home in which .qmail files are looked for (an address may hold slashes)."""
 
-NAMES_LIMIT = 1_000_000
+NAMES_LIMIT = 100_000
 """Names below one home beyond which it is a trouble."""
 
 _pair = Struct("<LL").unpack
