@@ -214,8 +214,8 @@ def assumptions(policy: Vpopmail) -> Iterator[str]:
             ("clear passwords", policy.clear_passwords),
             ("default delivery", policy.default_delivery),
             ("domain quotas", policy.domain_quotas),
-            ("SQL aliases", policy.sql_aliases),
-            ("SQL limits", policy.sql_limits),
+            ("SQL aliases", policy.sql_aliases and policy.backend != "cdb"),
+            ("SQL limits", policy.sql_limits and policy.backend != "cdb"),
         )
         if given
     ]
