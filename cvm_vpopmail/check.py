@@ -76,7 +76,9 @@ def _server(
     wait = settings.lookup_timeout
     name = f"{options.backend}:{server.name}, user {server.user}, database {server.database}"
     try:
-        connection = connect(server, Terms(options.tls, options.ca, wait, wait, time.monotonic() + wait))
+        connection = connect(
+            server, Terms(options.tls, options.ca, options.charset, wait, wait, time.monotonic() + wait)
+        )
     except Trouble as trouble:
         say(f"{name}: {trouble.detail} ({trouble.reason})")
         return _status(trouble)

@@ -86,6 +86,7 @@ class Options(NamedTuple):
     replica: bool
     tls: str
     ca: str
+    charset: str
     cache: int
     cache_negative: int
     cache_stale: int
@@ -94,6 +95,9 @@ class Options(NamedTuple):
     @classmethod
     def from_settings(cls, settings: Settings, backend: str, directory: bytes) -> Options:
         """Raises `BadSetting`."""
+        charset = settings.environment.get("CVM_VPOPMAIL_SQL_CHARSET") or "latin1"
+        if not re.fullmatch("[a-z0-9_]{1,32}", charset):
+            raise BadSetting("CVM_VPOPMAIL_SQL_CHARSET", charset, "the name of a character set: a-z, 0-9 and _")
         ca = settings.environment.get("CVM_VPOPMAIL_SQL_CA", "")
         if ca and not ca.startswith("/"):
             raise BadSetting("CVM_VPOPMAIL_SQL_CA", ca, "a path that starts with /")
@@ -106,6 +110,7 @@ class Options(NamedTuple):
             replica=settings.flag("CVM_VPOPMAIL_SQL_REPLICA"),
             tls=settings.choice("CVM_VPOPMAIL_SQL_TLS", "off", ("off", "on", "verify")),
             ca=ca,
+            charset=charset,
             cache=settings.number("CVM_VPOPMAIL_CACHE", 0, 0, 86400),
             cache_negative=settings.number("CVM_VPOPMAIL_CACHE_NEGATIVE", 0, 0, 86400),
             cache_stale=settings.number("CVM_VPOPMAIL_CACHE_STALE", 0, 0, 86400),

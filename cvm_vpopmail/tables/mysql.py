@@ -7,8 +7,8 @@ has opened; that also costs a quarter of its time (25 us against 105 of CPU a qu
     packet      length (3 bytes), number (1), body
     answer      number of columns, a packet for each column, EOF, a packet for each row, EOF; or an error
 
-Law: all columns come as text, in the bytes in which they are stored; numbers are cast.  Every wait ends at
-`until`.  What the server sends is checked before it is believed, and bounded.
+Law: all columns come as text, in the character set of vpopmail's own client library; numbers are cast.
+Every wait ends at `until`.  What the server sends is checked before it is believed, and bounded.
 
 Source: MariaDB and MySQL client/server protocol; mysqld_error.h for the numbers of errors.
 """
@@ -167,16 +167,15 @@ class MySqlConnection:
             raise
 
     def _begin(self, terms: Terms) -> None:
-        """Only reading; text as it is stored; a question that takes too long is given up by the server."""
+        """Only reading; text as vpopmail gets it; a question that takes too long is given up by the server."""
         milliseconds = max(1, int(terms.wait * 1000))
         limit = f"max_execution_time = {milliseconds}"
         if "mariadb" in self.about.lower():
             limit = f"max_statement_time = {milliseconds / 1000}"
+        locks = f"lock_wait_timeout = {max(1, int(terms.wait))}"
         try:
             self._connection.query("SET SESSION TRANSACTION READ ONLY")
-            self._connection.query(
-                f"SET SESSION character_set_results = NULL, lock_wait_timeout = {max(1, int(terms.wait))}, {limit}"
-            )
+            self._connection.query(f"SET SESSION character_set_results = {terms.charset}, {locks}, {limit}")
         except _LOGIN_TROUBLES as error:
             raise _trouble(error, lost=True) from None
 

@@ -96,6 +96,8 @@ class Terms(NamedTuple):
 
     tls: str
     ca: str
+    charset: str
+    """MySQL: the character set that text comes in."""
     wait: float
     """Seconds after which the server is to give up a question by itself."""
     connect: float
@@ -143,7 +145,7 @@ class Servers:
             except Trouble as trouble:
                 self.close()
                 if trouble.reason == "database-slow":
-                    self._notices.trouble(in_use.place, trouble.reason, trouble.detail, REST)
+                    self._failed(in_use.place, trouble)
         return self._ask_the_first_that_works(select, values, until)
 
     def close(self) -> None:
@@ -203,13 +205,20 @@ class Servers:
                 return self._ask(in_use, select, values, share)
             except Trouble as trouble:
                 self.close()
-                self._notices.trouble(place, trouble.reason, trouble.detail, REST)
+                self._failed(place, trouble)
                 last = Unavailable(trouble.reason, trouble.detail, _where(place))
             except Unavailable as trouble:
                 if trouble.reason != "shunned":
                     raise
                 last = trouble
         raise last
+
+    def _failed(self, place: str, trouble: Trouble) -> None:
+        """The server is left alone for a while; not for an answer that made no sense, which may be the question's."""
+        if trouble.reason == "database-error":
+            self._notices.say(f"{place} {trouble.reason}", f"{place}: {trouble.detail}")
+        else:
+            self._notices.trouble(place, trouble.reason, trouble.detail, REST)
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -226,7 +235,7 @@ class Servers:
         place = self._place(server)
         self._tables.enter(_where(place))
         wait = self._wait if count == 1 else self._wait / 2
-        terms = Terms(self._options.tls, self._options.ca, wait * _PATIENCE, CONNECT, until)
+        terms = Terms(self._options.tls, self._options.ca, self._options.charset, wait * _PATIENCE, CONNECT, until)
         connection = self._tables.as_self(lambda: self._connect(server, terms))
         self._in_use = _InUse(connection, place, _where(place), number == 0, count == 1)
         self._return_at = time.monotonic() + RETURN
@@ -249,7 +258,7 @@ class Servers:
             try:
                 self._open(server, number, len(servers), min(until, time.monotonic() + PROBE))
             except Trouble as trouble:
-                self._notices.trouble(place, trouble.reason, trouble.detail, REST)
+                self._failed(place, trouble)
             except Unavailable:
                 continue
             else:

@@ -156,6 +156,7 @@ def test_a_socket_of_postgresql_is_named_by_its_folder(directory: Path) -> None:
         ("CVM_VPOPMAIL_SQL_FILE", "vpopmail.mysql"),
         ("CVM_VPOPMAIL_SQL_CA", "ca.pem"),
         ("CVM_VPOPMAIL_SQL_TLS", "maybe"),
+        ("CVM_VPOPMAIL_SQL_CHARSET", "utf8'; --"),
         ("CVM_VPOPMAIL_CACHE", "-1"),
         ("CVM_VPOPMAIL_CACHE_SIZE", "0"),
     ],
