@@ -51,6 +51,9 @@ RESTART = 1.0
 FAREWELL = 1.0
 """Seconds that the shadow process has for what waits when the server stops."""
 
+MODESTY = 10
+"""By how much nicer than the workers the process is: it must not take their processor."""
+
 SHOWN = 80
 """Characters of a fact in the log."""
 
@@ -324,6 +327,7 @@ class Shadow:
                 signal.signal(number, signal.SIG_DFL)
             for number in (signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
+            os.nice(MODESTY)
             os.setpgid(0, 0)  # with the programs that it starts, for `finish`
             _close_all_but(self._receiving.fileno(), lifeline)
             log = Log(1, self._form, self._clock)

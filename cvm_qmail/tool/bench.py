@@ -43,6 +43,9 @@ BAR = 40
 LOST_PAUSE = 0.01
 """Seconds that a client waits when it got no answer: a module that is gone must not be run at in a loop."""
 
+NAP = 0.1
+"""Seconds between two looks at whether to stop, for a client that has time."""
+
 GRACE = 2.0
 """Seconds for clients to report, beyond the time that an exchange may take."""
 
@@ -65,6 +68,8 @@ class Plan(NamedTuple):
     clients: int
     seconds: float
     requests: int | None
+    pace: float
+    """Seconds between two requests of one client, at least."""
     timeout: float
     late: float
 
@@ -121,6 +126,7 @@ class Tally:
     "--seconds", "-t", type=click.FloatRange(0.001, 86400), default=5.0, show_default=True, help="How long to ask."
 )
 @click.option("--requests", "-n", type=click.IntRange(1), help="Ask that many times, however long it takes.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second, at most.  [default: any]")
 @click.option(
     "--timeout",
     type=click.FloatRange(0.001, 86400),
@@ -148,6 +154,7 @@ def bench(
     clients: int,
     seconds: float,
     requests: int | None,
+    rate: float | None,
     timeout: float,
     late: float,
     v1: bool,
@@ -183,7 +190,8 @@ def bench(
         client.exchange(module, questions[0].packet, timeout)  # whether it is there at all
     except ValueError as bad:
         raise click.UsageError(str(bad)) from None
-    plan = Plan(module, questions, clients, seconds, requests, timeout, late / 1000)
+    pace = 0.0 if rate is None else clients / rate
+    plan = Plan(module, questions, clients, seconds, requests, pace, timeout, late / 1000)
     tally = run(plan)
     if as_json:
         show.json_line(_as_object(plan, tally))
@@ -301,11 +309,17 @@ def _ask_on(plan: Plan, number: int, stopping: Callable[[], bool]) -> Tally:
     expected = {at: question.code for at, question in enumerate(questions) if question.code is not None}
     at = number * len(questions) // plan.clients
     left = None if plan.requests is None else (plan.requests + plan.clients - 1 - number) // plan.clients
+    asked = 0
     tally = Tally()
     began = time.monotonic_ns()
     end = None if plan.requests is not None else began + plan.seconds * 1e9
     now = began
     while left != 0 and (end is None or now < end) and not stopping():
+        if plan.pace:
+            _sleep_until(began + (asked * plan.pace + number * plan.pace / plan.clients) * 1e9, stopping)
+            asked += 1
+            if stopping():
+                break
         before = time.monotonic_ns()
         try:
             code = client.exchange(module, questions[at].packet, timeout).code
@@ -328,6 +342,11 @@ def _ask_on(plan: Plan, number: int, stopping: Callable[[], bool]) -> Tally:
             left -= 1
     tally.elapsed = (now - began) / 1e9
     return tally
+
+
+def _sleep_until(moment: float, stopping: Callable[[], bool]) -> None:
+    while (left := moment - time.monotonic_ns()) > 0 and not stopping():
+        time.sleep(min(left / 1e9, NAP))
 
 
 # -- what is printed ----------------------------------------------------------------------------------

@@ -64,6 +64,16 @@ def test_it_asks_for_as_long_as_it_is_told(server: Server) -> None:
     assert told["requests"] > 4
 
 
+def test_it_asks_no_faster_than_it_is_told(server: Server) -> None:
+    told = measured("-n", "9", "-c", "2", "--rate", "40", server.module)
+    assert told["requests"] == 9
+    assert told["seconds"] >= 8 / 40
+    with bench_running("-n", "2", "-c", "1", "--rate", "0.001", server.module, "joe-new@example.org") as running:
+        until(lambda: server.log.read_text().count("joe-new") == 2, "it asks, after it has looked who is there")
+        running.send_signal(signal.SIGINT)
+        assert json.loads(running.communicate(timeout=PATIENCE)[0])["requests"] == 1
+
+
 @pytest.mark.peer("cvm-testclient")
 @pytest.mark.parametrize("scheme", ["cvm-local", "cvm-udp"])
 def test_the_c_program_bears_it_too(host: Host, scheme: str) -> None:
