@@ -17,11 +17,11 @@ from cvm_qmail.rules.users import User
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Rights, Tables
 from cvm_qmail.tool import host
-from cvm_qmail.tool.addresses import Candidate
 from cvm_qmail.tool.explain import Case, told
 from cvm_qmail.tool.helpers import Helper
 from cvm_qmail.tool.mistakes import Finding, Sight
 from cvm_qmail.tool.show import text
+from cvm_qmail.tool.survey import Candidate
 from cvm_vpopmail.accounts import Account, Domain, Flag
 from cvm_vpopmail.rules import shell
 from cvm_vpopmail.settings import Vpopmail

@@ -21,9 +21,9 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
 
 if TYPE_CHECKING:
-    from cvm_qmail.tool.addresses import Candidate
     from cvm_qmail.tool.explain import Case
     from cvm_qmail.tool.mistakes import Finding, Sight
+    from cvm_qmail.tool.survey import Candidate
 
 
 def _no_words(_table: str, _key: Any, _value: Any) -> str | None:

@@ -23,8 +23,8 @@ from cvm_qmail.lookups import Lookup, Module, qmail
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
 from cvm_qmail.tool import explain
-from cvm_qmail.tool.addresses import Entry, survey
 from cvm_qmail.tool.lint import findings
+from cvm_qmail.tool.survey import Entry, survey
 from cvm_qmail.tool.trace import full
 from cvm_vpopmail import people
 from cvm_vpopmail.lookup import plugin

@@ -17,7 +17,8 @@ from cvm_qmail.answer import Recipient, Unavailable, Verdict
 from cvm_qmail.lookups import qmail
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
-from cvm_qmail.tool.addresses import PROBE, Entry, as_regexp, notation, of_domain, places, survey
+from cvm_qmail.tool.exports import as_regexp, notation
+from cvm_qmail.tool.survey import PROBE, Entry, of_domain, places, survey
 
 pytestmark = pytest.mark.root
 
