@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import cdblib
 import pytest
-from hosts import ALIAS_UID, NOFILES, Host, a_folder, as_bytes, load, materialise, systems
+from hosts import ALIAS_UID, NOFILES, Host
 from serving import environment, serving
 
-from cvm_qmail.answer import Recipient, Unavailable, Verdict
-from cvm_qmail.lookups import qmail
-from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
-from cvm_qmail.tool.exports import as_regexp, notation
-from cvm_qmail.tool.survey import PROBE, Entry, of_domain, places, survey
+from cvm_qmail.tool.exports import notation
+from cvm_qmail.tool.survey import PROBE, Entry
 
 pytestmark = pytest.mark.root
 
 CVMCTL = Path(sys.executable).with_name("cvmctl")
-SYSTEMS = systems("qmail")
-UNREADABLE = re.compile(
-    "cdb-(garbage|is-directory|symlink-loop|truncated-.*|zero-length|zeros)|control-.*-(directory|loop|missing)"
-)
-"""Systems in which something cannot be read that a list needs."""
 
 
 def listing(host: Host, *arguments: str, **more: str | None) -> subprocess.CompletedProcess[str]:
@@ -45,47 +34,6 @@ def listed(host: Host, *arguments: str) -> list[str]:
     done = listing(host, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
-
-
-# -- the corpus ---------------------------------------------------------------------------------------
-
-
-def covers(entries: Iterable[Entry], account: bytes, domain: bytes) -> bool:
-    """Whether the address is in the list; dots and colons, and slashes in a row, name the same file."""
-    account, domain = _alike(account.lower()), domain.lower()
-    for entry in entries:
-        local, pattern, place, wild = entry._replace(local=_alike(entry.local))
-        here = domain.endswith(place) if wild else domain == place
-        if here and (account.startswith(local) if pattern else account == local):
-            return True
-    return False
-
-
-def _alike(account: bytes) -> bytes:
-    return re.sub(b"/+", b"/", account.replace(b":", b"."))
-
-
-@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
-def test_what_qmail_delivers_is_listed_and_what_is_listed_is_accepted(path: Path) -> None:
-    system = load(path)
-    with a_folder() as root:
-        settings = Settings.from_environment(materialise(system, root).environment)
-        if UNREADABLE.fullmatch(path.stem):
-            with pytest.raises(Unavailable):
-                survey(settings)
-            return
-        found = survey(settings)
-        tables = Tables(settings)
-        lookup = qmail(tables, settings).lookup
-        for local, pattern, domain, wild in found.entries:
-            answer = lookup(Recipient(local + b"anything" * pattern, b"some" * wild + domain))
-            assert answer.verdict is Verdict.ACCEPT
-        hack = [name.lower() for name in as_bytes(system["control"].get("percenthack", "")).split()]
-        for case in system["cases"]:
-            account, domain = as_bytes(case["local"]), as_bytes(case["domain"] or "")
-            hacked = b"%" in account and domain.lower() in hack
-            if case["domain"] is not None and account and not hacked and case["expect"] == "deliver":
-                assert covers(found.entries, account, domain), case
 
 
 def test_the_server_accepts_every_listed_address(host: Host) -> None:
@@ -308,15 +256,6 @@ def test_postfix(host: Host) -> None:
     ]
 
 
-def test_regular_expressions_match_what_they_stand_for() -> None:
-    odd = Entry(b"a.b+c$(d)", True, b".w.example", True)
-    expression = as_regexp([odd])[1:].rpartition(b"/ OK")[0]
-    assert re.search(expression, b"a.b+c$(d)x@y.w.example")
-    assert not re.search(expression, b"a.bbc$(d)x@y.w.example")
-    assert not re.search(expression, b"xa.b+c$(d)x@y.w.example")
-    assert not re.search(expression, b"a.b+c$(d)x@y.w.example.org")
-
-
 def test_what_a_format_cannot_hold_is_not_left_out_by_mistake(host: Host) -> None:
     assert "cannot hold @*.w.example" in refused(listing(host, "--format", "validrcptto"))
     assert "cannot hold @*.w.example and 3 more (--patterns FILE)" in refused(listing(host, "--format", "postfix"))
@@ -337,19 +276,6 @@ def test_odd_bytes_are_escaped(host: Host) -> None:
     assert "joe-\\x1b[2j\\x0a@example.org" not in listed(host)
     (host.root / "home/joe").joinpath(".qmail-\x1b[2\n").write_bytes(b"")
     assert "joe-\\x1b[2\\x0a@example.org" in listed(host)
-
-
-# -- parts --------------------------------------------------------------------------------------------
-
-
-def test_the_place_of_a_domain(host: Host) -> None:
-    host.control("virtualdomains", "v.example:joe\n.example:ann\n:alias\nexample.org:joe\nnot.example:\n")
-    settings = Settings.from_environment(host.environment)
-    tables = Tables(settings)
-    found, _ = places(tables, settings)
-    prepends = {name: of_domain(found, name) for name in (b"example.org", b"v.example", b"x.y.example", b"other")}
-    assert [place.prepend for name in prepends for place in prepends[name]] == [None, b"joe", b"ann", b"alias"]
-    assert of_domain(found[:1], b"other") == []
 
 
 def test_the_probe_is_nobodys_name(host: Host) -> None:
