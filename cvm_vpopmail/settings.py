@@ -25,6 +25,34 @@ VARIABLES = (
     Variable("CVM_VPOPMAIL_MANY_DOMAINS", "1", "SQL: 1: one table for all domains; 0: one for each"),
     Variable("CVM_VPOPMAIL_VALIAS", "files", "aliases: in .qmail files, or in sql too"),
     Variable("CVM_VPOPMAIL_SQL_LIMITS", "0", "1: domain limits are in the SQL table limits"),
+    Variable(
+        "CVM_VPOPMAIL_SQL_FILE",
+        "etc/vpopmail.mysql or etc/vpopmail.pgsql in the vpopmail directory",
+        "SQL: the file with the credentials",
+    ),
+    Variable(
+        "CVM_VPOPMAIL_SQL_SERVERS",
+        "those of the file",
+        "SQL: servers to try in this order, separated by spaces: host, host:port, or the path of a socket",
+    ),
+    Variable(
+        "CVM_VPOPMAIL_SQL_REPLICA",
+        "0",
+        "MySQL: 1: built with replication: the file's first line is asked first, the second when that fails",
+    ),
+    Variable("CVM_VPOPMAIL_SQL_TLS", "off", "SQL over TCP: off, on, or verify: with a certificate that is checked"),
+    Variable("CVM_VPOPMAIL_SQL_CA", "the system's", "SQL: file with the certificates that verify trusts"),
+    Variable(
+        "CVM_VPOPMAIL_SQL_CHARSET", "latin1", "MySQL: the character set in which vpopmail's client library gets text"
+    ),
+    Variable("CVM_VPOPMAIL_CACHE", "0", "SQL: seconds for which what was found is given again; 0: not at all"),
+    Variable("CVM_VPOPMAIL_CACHE_NEGATIVE", "0", "SQL: the same for what was not found"),
+    Variable(
+        "CVM_VPOPMAIL_CACHE_STALE",
+        "0",
+        "SQL: seconds past its time for which what was found is given while the database cannot be asked",
+    ),
+    Variable("CVM_VPOPMAIL_CACHE_SIZE", "10000", "SQL: answers that a worker keeps at the most"),
     Variable("CVM_VPOPMAIL_QMAIL_EXT", "0", "1: built with qmail-ext"),
     Variable("CVM_VPOPMAIL_CLEAR_PASSWORDS", "0", "1: built with clear passwords: CRAM-MD5 and APOP are possible"),
     Variable("CVM_VPOPMAIL_DEFAULT_DELIVERY", "0", "1: built to read control/defaultdelivery at each delivery"),

@@ -63,8 +63,9 @@ def test_the_manual_page_has_every_variable_with_its_default(name: str, defaults
     assert dict(re.findall(r"^\.It Ev (\S+)\nDefault: (.*)\.$", text, re.MULTILINE)) == defaults
 
 
-def test_the_page_on_vpopmail_names_every_variable_and_none_that_nobody_reads() -> None:
-    named = set(re.findall(r"\b(?:CVM_)?VPOPMAIL_[A-Z_]+\b", page("vpopmail.md")))
+def test_the_pages_on_vpopmail_name_every_variable_and_none_that_nobody_reads() -> None:
+    text = page("vpopmail.md") + page("vpopmail-sql.md")
+    named = set(re.findall(r"\b(?:CVM_)?VPOPMAIL_[A-Z_]+\b", text))
     read = {name for path in VPOPMAIL.rglob("*.py") for name in re.findall(r'"(\w+)"', path.read_text())}
     assert set(DEFAULTS_OF_VPOPMAIL) <= named <= read
 
