@@ -103,31 +103,22 @@ def says(path: Path, login: str, password: str | None = RIGHT, secret: str | Non
 
 @RUNIT
 @pytest.mark.usefixtures("nobody_may_run_it")
-def test_runit_checks_passwords_as_vpopmails_own_user(world: World) -> None:
+def test_runit_checks_passwords_as_vpopmails_own_user_and_a_stray_secret_does_not_change_that(world: World) -> None:
     service = world.add("runit/cvm-vpopmail", **CLIENTS)
+    (service.folder / "env/CVM_LOOKUP_SECRET").write_text(f"{SECRET}\n")
     path = socket_of(service)
     with runsvdir(world.services):
         until(lambda: says(path, "bob@example.com") == 0, "the service answers")
         assert says(path, "bob@example.com", WRONG) == says(path, "nobody@example.com") == 100
         assert says(path, "bob@example.com", password=None) == 7, "it looks nobody up"
+        assert says(path, "bob@example.com", WRONG, SECRET) == 100
+        assert says(path, "bob@example.com", None, SECRET) == 7
         folder = path.parent.stat()
         assert (folder.st_uid, folder.st_gid, folder.st_mode & 0o7777) == (NOBODY, NOBODY, 0o750)
         assert Path(f"/proc/{runit_pid(service)}").stat().st_uid == NOBODY
         until(lambda: "- nobody@example.com " in service.log, "the log arrives")
     assert "+ bob@example.com bob login " in service.log
     assert RIGHT not in service.log
-
-
-@RUNIT
-@pytest.mark.usefixtures("nobody_may_run_it")
-def test_a_secret_does_not_make_it_a_service_that_asks_for_no_password(world: World) -> None:
-    service = world.add("runit/cvm-vpopmail", **CLIENTS)
-    path = socket_of(service)
-    (service.folder / "env/CVM_LOOKUP_SECRET").write_text(f"{SECRET}\n")
-    with runsvdir(world.services):
-        until(lambda: says(path, "bob@example.com", secret=SECRET) == 0, "the service answers")
-        assert says(path, "bob@example.com", WRONG, secret=SECRET) == 100
-        assert says(path, "bob@example.com", password=None, secret=SECRET) == 7
 
 
 @RUNIT
