@@ -130,7 +130,7 @@ def _line_of_qmail_local(line: bytes, home: bytes, sight: Sight) -> Outcome | No
     if line.startswith(b"|"):
         return _program(line[1:])
     if line.startswith((b"/", b".")) and line.endswith(b"/"):
-        _must_take(_join(home, line), sight)
+        _must_take(_join(home, line.partition(b"\0")[0]), sight)
     return None
 
 
@@ -329,7 +329,7 @@ class _Vdelivermail:
     def _lines(self, lines: Sequence[bytes], folder: bytes, file: bytes | None) -> Outcome | None:
         """Delivery lines of vdelivermail's own; None if all succeed."""
         for line in lines:
-            outcome = self._line(line, folder)
+            outcome = self._line(line.partition(b"\0")[0], folder)  # as C reads it
             if outcome is not None:
                 if file is not None and not outcome.answer.where:
                     outcome = outcome._replace(answer=outcome.answer._replace(where=file))

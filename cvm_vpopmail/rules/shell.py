@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 OPAQUE = b"\0"
-"""Stands for a word whose value only the shell knows (a line of a .qmail file holds no NUL)."""
+"""Stands for a word whose value only the shell knows (a command holds no NUL)."""
 
 _LIMIT = 8192
 """Bytes of a command that are looked at."""
@@ -43,8 +43,11 @@ class _Unclear(Exception):
 
 
 def exit_status(command: bytes) -> int | None:
-    """The status of a command that is only ``exit N``; None for any other."""
-    match = _EXIT.fullmatch(command)
+    """The status of a command that is only ``exit N``; None for any other.
+
+    A command ends at a NUL, as C's strings do.
+    """
+    match = _EXIT.fullmatch(command.partition(b"\0")[0])
     if match is None:
         return None
     return int(match[1] or b"0") & 255
@@ -55,6 +58,7 @@ def vdelivermail(command: bytes) -> Sequence[bytes] | None:
 
     An argument that only the shell can tell is `OPAQUE`.
     """
+    command = command.partition(b"\0")[0]
     if b"vdelivermail" not in command or len(command) > _LIMIT:
         return None
     return _understood(command)

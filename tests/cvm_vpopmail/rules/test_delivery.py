@@ -386,6 +386,21 @@ def test_these_exit_statuses_bounce(status: int) -> None:
     assert says("bob@example.com", disk=a_disk(dotqmail=text), **bob()) == "- program-bounces"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"./Maildir\0/\n", "? mbox"),
+        (b"./Maildir/\0x\n", "+ account-dotqmail"),
+        (b"./no\0/\n", "? mbox"),
+        (b"|exit 100\0 or not\n", "- program-bounces"),
+        (b"\0|exit 100\n", "+ account-dotqmail"),
+        (b"|vdelivermail '' delete\0\n", "? vdelivermail-loop"),
+    ],
+)
+def test_a_line_ends_at_a_nul(text: bytes, expected: str) -> None:
+    assert says("bob@example.com", disk=a_disk(dotqmail=text), **bob()) == expected
+
+
 def test_an_empty_qmail_file_is_as_none() -> None:
     assert says("bob@example.com", disk=a_disk(dotqmail=b""), **bob()) == "+ account"
 
@@ -687,6 +702,10 @@ def test_where_a_catch_all_home_is_missing_the_domain_s_own_qmail_file_is_read()
         (b"&ann\n" + BOUNCE, "- no-account"),
         (b"|exit 99\n" + BOUNCE, "+ program"),
         (b"|exit 111\n" + BOUNCE, "? program-defers"),
+        (b"./no\0/\n", "? maildir"),
+        (b"./bob/Maildir/\0/\n", "+ dotqmail-default"),
+        (b"|exit 100\0\n", "- program-bounces"),
+        (BOUNCE[:-1] + b"\0x\n", "- no-account"),
         (catch_all("ann") + BOUNCE, "- no-account"),
         (catch_all("ann") + catch_all("ann"), "+ catch-all"),
         (catch_all("ann") + b"./no/\n", "? maildir"),
