@@ -33,7 +33,7 @@ def test_a_target_holds(name: str) -> None:
 
 
 def test_there_are_targets() -> None:
-    assert run.TARGETS == ["cdb", "control", "dotqmail", "log", "responses", "vpasswd", "wire"]
+    assert run.TARGETS == ["cdb", "control", "dotqmail", "log", "responses", "vdelivermail", "vpasswd", "wire"]
 
 
 def test_a_broken_invariant_is_found_and_made_short() -> None:
