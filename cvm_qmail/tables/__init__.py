@@ -8,6 +8,7 @@ server's own look-ups with it, and the server runs them without.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -77,10 +78,11 @@ class Hazards(Protocol):
 
 
 class Evidence(NamedTuple):
-    """What an answer rests on: the stamp of `Changes`, and files and folders with their identity."""
+    """What an answer rests on: the stamp of `Changes`, files and folders with their identity, and until when."""
 
     stamp: int
     files: tuple[tuple[bytes, Identity], ...]
+    until: float = math.inf
 
 
 class _NoHazards:
@@ -117,11 +119,13 @@ class Tables:
         """Whether `evidence` will be asked for, so that it has to be collected."""
         self.began = time.monotonic()
         """When the request in hand began: who waits beside files bounds the waiting by it."""
+        self._until = math.inf
         self._databases: dict[tuple[bytes, Rights | None, bool], Kept[Database]] = {}
 
     def begin(self) -> None:
         """A request begins: what was seen of folders for the last one is forgotten."""
         self.began = time.monotonic()
+        self._until = math.inf
         self._changes.look()
         self._folders.begin(collecting=self.collecting)
         if self.began >= self._check_at:
@@ -138,14 +142,18 @@ class Tables:
         """The answer to the request in hand rests on something that cannot be vouched for later."""
         self._folders.doubt()
 
+    def lasts(self, until: float) -> None:
+        """The answer to the request in hand rests on something that holds until then, by time.monotonic."""
+        self._until = min(self._until, until)
+
     def evidence(self) -> Evidence | None:
         """What the answer to the request in hand rests on; None if that cannot be vouched for later."""
         files = self._folders.relied_on
-        return None if files is None or self._note is not None else Evidence(self._changes.stamp, files)
+        return None if files is None or self._note is not None else Evidence(self._changes.stamp, files, self._until)
 
     def holds(self, evidence: Evidence) -> bool:
         """Whether what an answer rested on is still the same."""
-        if evidence.stamp != self._changes.stamp:
+        if evidence.stamp != self._changes.stamp or self.began >= evidence.until:
             return False
         for path, identity in evidence.files:
             self._hazards.enter(path)

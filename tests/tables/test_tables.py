@@ -249,3 +249,14 @@ def test_a_plug_in_may_ask_when_the_request_began(tables: Tables) -> None:
     began = tables.began
     tables.home(b"/", JOE)
     assert tables.began == began
+
+
+def test_an_answer_that_lasts_for_a_while_is_vouched_for_no_longer(tables: Tables) -> None:
+    tables.begin()
+    tables.lasts(tables.began + 1000)
+    evidence = tables.evidence()
+    assert evidence is not None
+    assert tables.holds(evidence)
+    assert not tables.holds(evidence._replace(until=tables.began))
+    tables.begin()
+    assert tables.evidence() == evidence._replace(until=float("inf")), "the next request knows nothing of it"
