@@ -33,14 +33,14 @@ class Cached(Generic[K, V]):
         self,
         table: Table[K, V],
         options: Options,
-        doubt: Callable[[], None],
+        lasts: Callable[[float], None],
         notices: Notices,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`doubt` is told of each answer that was kept: nobody else may vouch for it."""
+        """`lasts` is told until when an answer that was kept holds."""
         self._table = table
         self._options = options
-        self._doubt = doubt
+        self._lasts = lasts
         self._notices = notices
         self._clock = clock
         self._kept: dict[K, tuple[float, V | None]] = {}
@@ -53,7 +53,7 @@ class Cached(Generic[K, V]):
             until, value = kept
             if now < until:
                 self._kept[key] = kept  # the one used last stands last
-                self._doubt()
+                self._lasts(until)
                 return value
         try:
             value = self._table.get(key)
@@ -64,7 +64,7 @@ class Cached(Generic[K, V]):
             if trouble.reason not in NOT_REACHED:
                 raise
             self._notices.say("stale", "the database cannot be asked: answers past their time are given again")
-            self._doubt()
+            self._lasts(now)
             return kept[1]
         lifetime = self._options.cache_negative if value is None else self._options.cache
         if lifetime:

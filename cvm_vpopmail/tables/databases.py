@@ -67,7 +67,7 @@ def sql(tables: Tables, settings: Settings, policy: Vpopmail, notices: Notices =
     def kept(table: Table[K, V]) -> Table[K, V]:
         if not options.cache and not options.cache_negative:
             return table
-        return Cached(table, options, tables.doubt, notices)
+        return Cached(table, options, tables.lasts, notices)
 
     accounts = SqlAccounts(servers, policy.backend, many_domains=policy.many_domains, clear=policy.clear_passwords)
     optional = Optional(servers, notices.seen)

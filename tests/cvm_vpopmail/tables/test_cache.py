@@ -36,13 +36,10 @@ class World:
         options = Options.from_settings(Settings.from_environment(given), "mysql", b"/home/vpopmail")
         self.source = Source()
         self.now = 100.0
-        self.doubts = 0
+        self.lasts: list[float] = []
         self.said: list[str] = []
         notices = Notices(self.said.append, lambda: self.now)
-        self.cache = Cached(self.source, options, self.doubt, notices, lambda: self.now)
-
-    def doubt(self) -> None:
-        self.doubts += 1
+        self.cache = Cached(self.source, options, self.lasts.append, notices, lambda: self.now)
 
     def get(self, key: str) -> int | None:
         return self.cache.get(key)
@@ -75,12 +72,17 @@ def test_without_a_lifetime_it_is_not_kept() -> None:
     assert world.get("new") == 2
 
 
-def test_a_kept_answer_is_one_that_nobody_else_may_vouch_for() -> None:
-    world = World(CACHE="10")
+def test_of_a_kept_answer_it_is_told_until_when_it_holds() -> None:
+    world = World(CACHE="10", CACHE_STALE="60")
     world.get("bob")
-    assert world.doubts == 0
+    assert world.lasts == []
+    world.now += 5
     world.get("bob")
-    assert world.doubts == 1
+    assert world.lasts == [110.0]
+    world.now += 6
+    world.source.trouble = DOWN
+    world.get("bob")
+    assert world.lasts == [110.0, 111.0], "past its time it holds for this request only"
 
 
 def test_a_trouble_is_never_kept() -> None:
