@@ -1,0 +1,87 @@
+"""The direction in which vpopmail's modules import, as they run: rules are pure, and nothing imports upwards.
+
+What only types need (below ``if TYPE_CHECKING:``) is not imported when a server runs, and does not count.
+That cvm_qmail never imports cvm_vpopmail is checked beside cvm_qmail's own rules.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_imports import SYSTEM
+
+import cvm_vpopmail
+
+PACKAGE = Path(cvm_vpopmail.__file__).parent
+
+RULES = {  # path of a module: what it may import of ours, and whether it may touch the system
+    r"accounts": ("", False),
+    r"rules/.*": (r"cvm_qmail\.(answer|rules.*)|cvm_vpopmail\.(accounts|rules.*)", False),
+    r"vpasswd": (r"cvm_vpopmail\.(accounts|passwords|rules.*)", False),
+    r"passwords": (r"cvm_qmail\.(answer|lookups|wire)|cvm_vpopmail\.accounts", True),
+    r"settings": (r"cvm_qmail\.settings", True),
+    r"tables/.*": (
+        r"cvm_qmail\.(answer|settings|tables.*|wire)|cvm_vpopmail\.(?!check|cli|lookup|people).*",
+        True,
+    ),
+    r"lookup": (
+        r"cvm_qmail\.(answer|lookups|settings|tables.*)|cvm_vpopmail\.(accounts|passwords|rules.*|settings|tables.*)",
+        True,
+    ),
+}
+
+PATHS = sorted(PACKAGE.rglob("*.py"))
+
+
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """What is there when the module runs."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from running(child)
+
+
+def imported(path: Path) -> list[str]:
+    """All that a module imports as it runs; of our packages, the modules."""
+    found: list[str] = []
+    for node in running(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: say which package"
+            of_package = node.module in ("cvm_qmail", "cvm_vpopmail")
+            found += [f"{node.module}.{alias.name}" for alias in node.names] if of_package else [str(node.module)]
+    return found
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))[:-3]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_imports_run_one_way(rule: str) -> None:
+    ours, system = RULES[rule]
+    paths = [path for path in PATHS if re.fullmatch(rule, name(path))]
+    assert paths
+    for path in paths:
+        names = imported(path)
+        assert [n for n in names if n.startswith("cvm_") and not re.fullmatch(ours, n)] == [], path
+        assert system or [n for n in names if re.match(rf"({SYSTEM})(\.|$)", n)] == [], path
+
+
+def test_only_the_command_knows_servers_and_only_the_helper_knows_cvmctl() -> None:
+    above = {"cli": "cli", "people": "tool"}
+    for path in PATHS:
+        upwards = [n for n in imported(path) if re.match(r"cvm_qmail\.(cli|client|responder|serve|transports|tool)", n)]
+        assert [n for n in upwards if n.split(".")[1] != above.get(name(path))] == [], path
+
+
+def test_a_driver_of_a_database_is_imported_by_its_own_module_only() -> None:
+    """A host without the extra still runs the cdb back end."""
+    users = {name(path) for path in PATHS if any(re.match(r"(pymysql|psycopg)", n) for n in imported(path))}
+    assert users <= {"tables/mysql", "tables/pgsql"}
