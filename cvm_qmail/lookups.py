@@ -11,12 +11,11 @@ A program's answer may leave `user` and `facts` out: they are then those of the 
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
+from cvm_qmail.entry_points import installed
 from cvm_qmail.rules import domains, dotqmail, users
 from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables import Rights, Tables
@@ -96,6 +95,8 @@ Ours = Callable[[users.User, bytes], bool]
 _VIRTUALDOMAINS = b"control/virtualdomains"
 
 _Route = domains.Local | domains.Remote  # remote: CVM_QMAIL_ASSUME_LOCAL
+
+_PROOFS = frozenset({Credential.PASSWORD, Credential.RESPONSE})
 
 _DENIED = frozenset({"home-denied", "dotqmail-denied"})
 
@@ -247,44 +248,24 @@ def load_programs(tables: Tables, settings: Settings) -> list[Plugin]:
     return [plugin if isinstance(plugin, Plugin) else Plugin(plugin) for plugin in made]
 
 
-def installed(group: str) -> dict[str, Callable[[], ProgramFactory]]:
-    """The entry points of `group` by name; call one to load it."""
-    if not any(map(_may_have_entry_points, sys.path, [group.encode()] * len(sys.path))):
-        return {}
-    from importlib.metadata import entry_points  # importing it takes longer than all the rest of command mode
-
-    return {point.name: point.load for point in entry_points(group=group)}
-
-
-def _may_have_entry_points(folder: str, group: bytes) -> bool:
-    """Whether some distribution in this entry of sys.path mentions the group; true if that is not easily told."""
-    try:
-        names = os.listdir(folder or ".")
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True  # an archive, say
-    for name in names:
-        if name.endswith((".dist-info", ".egg-info")):
-            try:
-                with open(os.path.join(folder, name, "entry_points.txt"), "rb") as file:
-                    if group in file.read():
-                        return True
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError:
-                return True
-    return False
-
-
 def asking(module: Module, secret: bytes | None) -> Callable[[Recipient, Request], Answer]:
     """How a server asks `module`: with a secret in the environment (even empty) it looks up, without it authenticates.
 
     A module that cannot authenticate is misconfigured without a secret: what it would accept is answered 6.
+    One that can never takes a look-up for a login: a request with a password or a response is answered 6 then.
     """
-    if secret is not None:
-        return lambda recipient, _: module.lookup(recipient)
     authenticate = module.authenticate
+    if secret is not None:
+        if authenticate is None:
+            return lambda recipient, _: module.lookup(recipient)
+
+        def looked_up(recipient: Recipient, request: Request) -> Answer:
+            if not _PROOFS.isdisjoint(request.credentials):  # else every password would log in
+                detail = "a login came to a server that looks up: CVM_LOOKUP_SECRET is set"
+                raise Unavailable("login-to-lookup", detail, code=Code.CONFIG)
+            return module.lookup(recipient)
+
+        return looked_up
     if authenticate is None:
 
         def look_up_only(recipient: Recipient, _: Request) -> Answer:

@@ -1,4 +1,4 @@
-"""vpopmail as a plug-in of cvm-qmail, and as a module of its own.
+"""vpopmail: what its tables say of a delivery and of a login, and the module `cvm-vpopmail`.
 
 Law: one implementation.  The module is cvm-qmail's own look-up with the plug-in, for controlling users
 that are vpopmail domains; all else is out of scope.  A login is what vchkpw says.
@@ -23,6 +23,7 @@ from cvm_vpopmail.passwords import Wasted
 from cvm_vpopmail.rules import delivery as rules
 from cvm_vpopmail.rules import login
 from cvm_vpopmail.rules.limits import Limits
+from cvm_vpopmail.rules.records import is_domain_record
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.tables import DefaultDomain, Domains, LimitFiles, Seen
 from cvm_vpopmail.tables.cdb import CdbAccounts
@@ -60,7 +61,7 @@ class Host(NamedTuple):
     def judge(self, delivery: Delivery) -> rules.Outcome | None:
         """What becomes of a message; None if that is qmail's business alone.  Raises `Unavailable`."""
         content = delivery.file.file.content
-        if not rules.is_domain_record(delivery.user, delivery.local) and b"vdelivermail" not in (content or b""):
+        if not is_domain_record(delivery.user, delivery.local) and b"vdelivermail" not in (content or b""):
             return None
         rights = Rights(delivery.user.uid, delivery.user.gid)
         host = delivery.host.lower()[: rules.NAME_LIMIT]
@@ -80,6 +81,10 @@ class Host(NamedTuple):
             return rules.judge(delivery, places, self.policy)
 
         return self.tables.looking(rights, delivery.user.home, look)
+
+    def assumed(self) -> tuple[str, ...]:
+        """What to say at start of what is taken for granted; nothing where there is no vpopmail."""
+        return tuple(assumptions(self.policy)) if os.path.isdir(self.policy.directory) else ()
 
     def _now(self) -> float:
         """The time, on which no answer can rest that is given again later."""
@@ -105,18 +110,6 @@ def _files(tables: Tables, policy: Vpopmail) -> Backend:
     )
 
 
-def plugin(tables: Tables, settings: Settings) -> Plugin:
-    """The plug-in: what vdelivermail would do.  Raises `BadSetting`."""
-    host = Host.of(tables, settings)
-
-    def program(delivery: Delivery) -> Answer | None:
-        outcome = host.judge(delivery)
-        return None if outcome is None else outcome.answer
-
-    present = os.path.isdir(host.policy.directory)  # else there is nothing to assume anything of
-    return Plugin(program, repeatable=True, assumptions=tuple(assumptions(host.policy)) if present else ())
-
-
 def module(tables: Tables, settings: Settings) -> Module:
     """The module `cvm-vpopmail`: vpopmail domains, their accounts and passwords.  Raises `BadSetting`."""
     host = Host.of(tables, settings)
@@ -129,7 +122,7 @@ def module(tables: Tables, settings: Settings) -> Module:
         return outcome.answer._replace(facts=facts)
 
     own = settings._replace(lookaside=frozenset())  # it is this module that others look aside to
-    lookup = qmail(tables, own, [Plugin(program, repeatable=True)], ours=rules.is_domain_record).lookup
+    lookup = qmail(tables, own, [Plugin(program, repeatable=True)], ours=is_domain_record).lookup
     return Module(lookup, _authenticate(host), repeatable=True, assumptions=tuple(assumptions(host.policy)))
 
 

@@ -13,6 +13,7 @@ from cvm_qmail.lookups import Challenge, Delivery, Module, Password, asking, loa
 from cvm_qmail.rules.dotqmail import DotQmail, Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import BadSetting
+from cvm_qmail.wire import Code, Credential, Request
 
 HOME = JOE.home.decode()
 
@@ -403,3 +404,20 @@ def test_a_proof_shows_nothing_of_itself(proof: object) -> None:
 
 def test_the_module_looks_up_only() -> None:
     assert module(small()).authenticate is None
+
+
+@pytest.mark.parametrize("proof", [Credential.PASSWORD, Credential.RESPONSE])
+def test_a_module_that_can_authenticate_takes_no_login_for_a_look_up(proof: Credential) -> None:
+    def lookup(_: Recipient) -> Answer:
+        return Answer(Verdict.ACCEPT, "there", facts=Facts(b"joe", 1, 1))
+
+    def authenticate(_: Recipient, __: object) -> Answer:
+        raise AssertionError
+
+    recipient = Recipient(b"joe", b"example.org")
+    ask_it = asking(Module(lookup, authenticate), b"secret")
+    assert ask_it(recipient, Request(2, b"", {})).verdict is Verdict.ACCEPT
+    with pytest.raises(Unavailable) as caught:
+        ask_it(recipient, Request(2, b"", {proof: b"x"}))
+    assert (caught.value.reason, caught.value.code) == ("login-to-lookup", Code.CONFIG)
+    assert asking(Module(lookup), b"secret")(recipient, Request(2, b"", {proof: b"x"})).verdict is Verdict.ACCEPT

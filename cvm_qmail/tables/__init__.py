@@ -102,7 +102,8 @@ class Tables:
         lasting: bool = True,
     ) -> None:
         """`lasting`: whether more than one request is to come, so that watching for changes pays."""
-        self._settings = settings
+        self.lasting = lasting
+        """Whether more than one request is to come."""
         self._root = settings.qmail_root
         self._note = note
         self._hazards = hazards or _NoHazards()

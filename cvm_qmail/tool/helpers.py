@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cvm_qmail.lookups import installed
+from cvm_qmail.entry_points import installed
 from cvm_qmail.rules.users import User
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables

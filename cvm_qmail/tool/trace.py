@@ -22,8 +22,9 @@ import click
 
 from cvm_qmail import client, wire
 from cvm_qmail.answer import Recipient, Unavailable
+from cvm_qmail.entry_points import installed
 from cvm_qmail.log import unforeseen
-from cvm_qmail.lookups import ModuleFactory, installed, qmail
+from cvm_qmail.lookups import ModuleFactory, qmail
 from cvm_qmail.settings import Settings
 from cvm_qmail.tool import explain, host, show
 from cvm_qmail.tool.remedies import remedies

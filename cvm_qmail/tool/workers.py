@@ -29,8 +29,9 @@ from typing import Any, NamedTuple, NoReturn, Protocol, Self
 import click
 
 from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
+from cvm_qmail.entry_points import installed
 from cvm_qmail.log import unforeseen
-from cvm_qmail.lookups import ModuleFactory, installed, qmail
+from cvm_qmail.lookups import ModuleFactory, qmail
 from cvm_qmail.settings import Settings
 from cvm_qmail.slots import SHUN, Slots
 from cvm_qmail.tables import Hazards, rights

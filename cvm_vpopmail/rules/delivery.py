@@ -21,11 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvm_qmail.answer import Answer, Table, Unavailable, Verdict
-from cvm_qmail.rules import dotqmail, users
+from cvm_qmail.rules import dotqmail
 from cvm_vpopmail.accounts import Account, Domain, Flag, Sight
 from cvm_vpopmail.rules import quota, shell
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.rules.names import valid_domain, valid_user
+from cvm_vpopmail.rules.records import is_domain_record
 
 if TYPE_CHECKING:
     from cvm_qmail.lookups import Delivery
@@ -73,21 +74,6 @@ class Outcome(NamedTuple):
     """Whether a program ended the whole delivery, done."""
     account: Account | None = None
     domain: Domain | None = None
-
-
-def is_domain_record(user: users.User, local: bytes) -> bool:
-    """Whether the record of users/cdb that matched `local` is a vpopmail domain's.
-
-    That is: key ``!X-``, dash ``-``, no ext, and a name with a dot.
-    """
-    return (
-        user.key is not None
-        and user.key.startswith(b"!")
-        and user.key.endswith(b"-")
-        and user.dash == b"-"
-        and b"." in user.name
-        and len(user.ext) == len(local) - len(user.key) + 1
-    )
 
 
 def judge(delivery: Delivery, places: Places, policy: Vpopmail) -> Outcome | None:

@@ -30,7 +30,8 @@ from cvm_qmail.responder import Respond, responder
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
 from cvm_qmail.tables.identity import SETTLED
-from cvm_vpopmail.lookup import module, plugin
+from cvm_vpopmail.lookup import module
+from cvm_vpopmail.plugin import plugin
 
 pytestmark = pytest.mark.root
 

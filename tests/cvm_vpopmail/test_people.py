@@ -27,7 +27,7 @@ from cvm_qmail.tool.lint import findings
 from cvm_qmail.tool.survey import Entry, survey
 from cvm_qmail.tool.trace import full
 from cvm_vpopmail import people
-from cvm_vpopmail.lookup import plugin
+from cvm_vpopmail.plugin import plugin
 
 pytestmark = pytest.mark.root
 

@@ -28,7 +28,7 @@ from cvm_qmail.tool import explain, show
 from cvm_qmail.tool.trace import as_bytes as bytes_of
 from cvm_qmail.tool.trace import facts, full, node, recipient_of
 from cvm_qmail.wire import Credential
-from cvm_vpopmail.lookup import plugin
+from cvm_vpopmail.plugin import plugin
 
 pytestmark = pytest.mark.root
 

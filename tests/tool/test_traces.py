@@ -21,7 +21,7 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
 from cvm_qmail.tool import explain, show
 from cvm_qmail.tool.trace import full, node, recipient_of
-from cvm_vpopmail.lookup import plugin
+from cvm_vpopmail.plugin import plugin
 
 pytestmark = pytest.mark.root
 

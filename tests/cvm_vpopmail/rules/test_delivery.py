@@ -18,6 +18,7 @@ from cvm_vpopmail.accounts import Account, Domain, Flag
 from cvm_vpopmail.rules import delivery as rules
 from cvm_vpopmail.rules.delivery import NAME_LIMIT, RUNS, Outcome, Places, judge
 from cvm_vpopmail.rules.limits import Limits
+from cvm_vpopmail.rules.records import is_domain_record
 
 DD = b"/v/domains/example.com"
 UID = 89
@@ -766,7 +767,7 @@ def test_a_record_that_is_not_a_domain_s_leaves_all_lines_to_qmail_but_vdeliverm
 
 
 def test_an_empty_local_part_in_a_domain_s_record_is_in_scope() -> None:
-    assert rules.is_domain_record(delivery("@example.com").user, b"example.com-")
+    assert is_domain_record(delivery("@example.com").user, b"example.com-")
 
 
 # -- rules of the older checks ------------------------------------------------------------------------
