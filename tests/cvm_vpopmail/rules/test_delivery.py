@@ -15,8 +15,7 @@ from cvm_qmail.rules.dotqmail import DotQmail, Found
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.rights import Rights
 from cvm_vpopmail.accounts import Account, Domain, Flag
-from cvm_vpopmail.rules import delivery as rules
-from cvm_vpopmail.rules.delivery import NAME_LIMIT, RUNS, Outcome, Places, judge
+from cvm_vpopmail.rules.delivery import RUNS, Outcome, Places, judge
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.rules.records import is_domain_record
 
@@ -131,12 +130,12 @@ def test_user_and_host_are_in_lower_case(address: str) -> None:
 
 
 def test_user_and_host_are_cut_to_156_bytes() -> None:
-    long = "x" * NAME_LIMIT
+    long = "x" * 156
     places = {"accounts": [account(long)], "disk": a_disk()}
     home_of(places["disk"], long)  # type: ignore[arg-type]
     assert says(f"{long}yz@example.com", **places) == "+ account"
     assert says(f"{long[1:]}@example.com", **places) == "- no-account"
-    host = "h" * NAME_LIMIT
+    host = "h" * 156
     assert says(f"bob@{host}yz", domains={host.encode(): EXAMPLE}, **bob()) == "+ account"
 
 
@@ -197,6 +196,7 @@ def aliased(*names: str, lines: list[bytes] = LINE) -> dict[str, Any]:
         ("list-a-b", "default", "- no-account"),
         ("default", "default", "+ sql-alias"),
         ("list-", "list-default", "+ sql-alias"),
+        ("-a", "-default", "+ sql-alias"),
         ("list-a-b", "list", "- no-account"),
     ],
 )
@@ -289,8 +289,10 @@ def test_an_account_without_a_home_bounces_in_the_cdb_build_and_is_given_one_in_
 def test_a_home_that_is_missing_is_made_below_the_domain_s_directory_only() -> None:
     for home in (b"%s/new" % DD, b"%s/0/new" % DD):
         assert says("bob@example.com", **bob(directory=home)) == "+ account"
+    disk = a_disk()
+    disk.folder(b"/elsewhere", DD + b"2", b"/v/domains", uid=UID)
     for home in (b"/elsewhere/bob", b"%s2/bob" % DD, DD + b".old"):
-        assert says("bob@example.com", **bob(directory=home)) == "- home-not-made"
+        assert says("bob@example.com", disk=disk, **bob(directory=home)) == "- home-not-made"
 
 
 def test_a_home_that_is_missing_where_nothing_can_be_made_bounces() -> None:
@@ -381,7 +383,7 @@ def test_a_qmail_file_in_the_home_decides(text: bytes, expected: str) -> None:
     assert says("bob@example.com", disk=a_disk(dotqmail=text), **bob()) == expected
 
 
-@pytest.mark.parametrize("status", sorted(rules.BOUNCES))
+@pytest.mark.parametrize("status", [64, 65, 70, 76, 77, 78, 100, 112])
 def test_these_exit_statuses_bounce(status: int) -> None:
     text = b"|exit %d\n" % status
     assert says("bob@example.com", disk=a_disk(dotqmail=text), **bob()) == "- program-bounces"
@@ -606,6 +608,12 @@ def test_domain_quotas_count_in_builds_that_have_them() -> None:
         assert says("bob@example.com", **crowded(**given)) == "+ account"
 
 
+def test_the_domain_quota_of_a_domain_that_is_not_known_is_none() -> None:
+    line = b"|vdelivermail '' %s/bob\n" % DD
+    assert says("bob@unknown.example", line, domain_quotas="1", **crowded(maxmsgcount=1)) == "+ catch-all"
+    assert says("nobody@example.com", line, domain_quotas="1", **crowded(maxmsgcount=1)) == "- over-quota"
+
+
 # -- 8: no account ------------------------------------------------------------------------------------
 
 
@@ -637,6 +645,10 @@ def catch_all(argument: str) -> bytes:
         ("'|exit 99'", "+ program"),
         ("'|exit 111'", "? program-defers"),
         ("'|some-program'", "+ catch-all"),
+        ("'|vdelivermail x bounce-no-mailbox'", "- no-account"),
+        ("'|vdelivermail x ann@example.org'", "+ catch-all"),
+        ("'|vdelivermail x /nowhere'", "? maildir"),
+        ("""'|vdelivermail x "|exit 99"'""", "+ program"),
     ],
 )
 def test_the_second_argument_decides_for_what_is_no_account(argument: str, expected: str) -> None:
@@ -711,6 +723,7 @@ def test_where_a_catch_all_home_is_missing_the_domain_s_own_qmail_file_is_read()
         (catch_all("ann") + catch_all("ann"), "+ catch-all"),
         (catch_all("ann") + b"./no/\n", "? maildir"),
         (catch_all("'|exit 99'") + BOUNCE, "+ program"),
+        (catch_all("""'|vdelivermail x "|exit 99"'""") + BOUNCE, "+ program"),
     ],
 )
 def test_in_a_vpopmail_domain_each_line_is_carried_out_in_order(lines: bytes, expected: str) -> None:
