@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import vpopmail
+import vpopmail_sql
 import world
 from bench import (
     MB,
@@ -232,6 +233,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "attack": attack,
     "command": command,
     **vpopmail.MEASURES,
+    **vpopmail_sql.MEASURES,
 }
 NEED_MOUNTS = ("passwd1000", "passwd")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import select
 import shutil
 import signal
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from hosts import a_folder
 from serving import PATIENCE, until
@@ -22,6 +23,9 @@ NAME, USER, PASSWORD = "vpopmail", {"mysql": "vpopmail", "pgsql": "postgres"}, "
 """As the corpus's files have them."""
 
 PGSQL_PORT = 54329
+
+IDS = {entry.pw_name: (entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()}
+"""Of users, as they are before anything is mounted over /etc/passwd."""
 
 
 def postgres(name: str) -> str:
@@ -35,11 +39,13 @@ class Database:
 
     kind = ""
     user = ""
+    wrapper: ClassVar[list[str]] = []
+    """What is put before each program."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
-        shutil.chown(folder, self.user)
+        os.chown(folder, *IDS[self.user])
         self.prepare()
         self.start()
 
@@ -105,19 +111,19 @@ class Database:
     # -- the process ------------------------------------------------------------------------------
 
     def as_user(self, *command: str) -> list[str]:
-        return [
-            "setpriv",
-            f"--reuid={self.user}",
-            f"--regid={self.user}",
-            "--clear-groups",
-            "--pdeathsig=KILL",
-            *command,
-        ]
+        uid, gid = IDS[self.user]
+        return ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--pdeathsig=KILL", *command]
 
     def run(self, *command: str, text: str | None = None, check: bool = True) -> str:
         """Runs a program to its end; what it says."""
         done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=PATIENCE * 3, check=False, cwd=self.folder
+            [*self.wrapper, *command],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * 3,
+            check=False,
+            cwd=self.folder,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -127,7 +133,7 @@ class Database:
         if self.process is not None and self.process.poll() is None:
             return
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder)
+            self.process = subprocess.Popen([*self.wrapper, *self.command()], stdout=log, stderr=log, cwd=self.folder)
         until(self.answers, f"{self.kind} answers: {(self.folder / 'log').read_text()}")
 
     def answers(self) -> bool:
@@ -172,15 +178,15 @@ class MariaDb(Database):
         return str(self.folder / "sock")
 
     def prepare(self) -> None:
-        self.run(
+        install = [
             "mariadb-install-db",
             "--no-defaults",
-            f"--user={self.user}",
             f"--datadir={self.folder / 'data'}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--innodb-log-file-size=4M",
-        )
+        ]
+        self.run(*self.as_user(*install))
 
     def command(self) -> list[str]:
         return self.as_user(
