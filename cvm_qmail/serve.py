@@ -165,7 +165,7 @@ class Supervisor:
             self._reap()
             self._fill()
             if self._shadow is not None:
-                self._shadow.keep(self._log, lambda: _die_with(self._lifeline[0]), self._lifeline[0])
+                self._shadow.keep(self._log, lambda: die_with(self._lifeline[0]), self._lifeline[0])
             now = clock()
             pause = min(TICK, self._enforce(now))
             self._add_or_retire_spares(now)
@@ -255,7 +255,7 @@ class Supervisor:
         try:
             log = Log(1, self._settings.log, clock)  # its own: what waits in the supervisor's is not for us to write
             os.close(self._lifeline[1])
-            if _die_with(self._lifeline[0]):
+            if die_with(self._lifeline[0]):
                 run_worker(self._settings, self._service, self._door.socket, slot, log, shadow=self._shadow)
             status = 0
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code
@@ -408,7 +408,7 @@ def run_worker(
         ).run()
 
 
-def _die_with(lifeline: int) -> bool:
+def die_with(lifeline: int) -> bool:
     """Has the kernel kill this process when nobody writes to `lifeline` any more; False: so it is already.
 
     PR_SET_PDEATHSIG would be simpler, but the kernel forgets it at every setfsuid.

@@ -33,12 +33,13 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Hazards, Tables
 from cvm_qmail.tool import host, show
 from cvm_qmail.tool.envelope import Way, way_back
+from cvm_qmail.tool.given import module_named
 from cvm_qmail.tool.ledger import Day, Gain, Kind, Ledger, Listed, Listing
 from cvm_qmail.tool.logfiles import LogFiles
 from cvm_qmail.tool.progress import progress
 from cvm_qmail.tool.sendlog import Delivery, SendLog
 from cvm_qmail.tool.show import SOME, TEMPORARY, Failure, text
-from cvm_qmail.tool.workers import CANNOT_TELL, NAMES, WORDS, Service, Told, Workers, module_named, told
+from cvm_qmail.tool.workers import CANNOT_TELL, NAMES, WORDS, Service, Told, Workers, told
 
 NO_WAY_BACK = "no-way-back"
 """Reason word: no address is rewritten to the logged one today."""
@@ -161,7 +162,7 @@ def audit(
     settings = host.settings()
     host.warn_of_rights()
     factory = module_named(name)
-    factory(Tables(settings, lasting=False), settings)  # what is wrong with its settings is said now
+    factory(Tables(settings), settings)  # what is wrong with its settings is said now
     try:
         report = audited(LogFiles(map(os.fsencode, logs)), settings, service(factory), shown, workers)
     except sqlite3.Error as error:

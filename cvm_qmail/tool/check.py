@@ -25,10 +25,11 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Hazards, Tables
 from cvm_qmail.tool import host, mailbox, show
 from cvm_qmail.tool.envelope import way_back
+from cvm_qmail.tool.given import module_named
 from cvm_qmail.tool.logfiles import DAMAGE, Source, plain_size
 from cvm_qmail.tool.progress import progress
 from cvm_qmail.tool.show import SOME, TEMPORARY, text
-from cvm_qmail.tool.workers import CANNOT_TELL, NAMES, WORDS, Service, Told, Workers, module_named, told
+from cvm_qmail.tool.workers import CANNOT_TELL, NAMES, WORDS, Service, Told, Workers, told
 
 FIELDS = ("address", "verdict", "reason", "user", "where", "detail")
 
@@ -97,7 +98,7 @@ def check(
     settings = host.settings()
     host.warn_of_rights()
     factory = module_named(name)
-    tables = Tables(settings, lasting=False)
+    tables = Tables(settings)
     factory(tables, settings)  # what is wrong with a plug-in or its settings is said now
     found = Tally(shown)
     try:

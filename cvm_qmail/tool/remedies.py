@@ -26,7 +26,7 @@ NEWU = "run qmail-newu"
 def remedies(case: Case) -> list[str]:
     """Advice for this outcome; none for one that needs none."""
     reason = case.outcome.reason
-    known = [_REMEDIES, *(helper.remedies for helper in helpers())]
+    known = [REMEDIES, *(helper.remedies for helper in helpers())]
     return [remedy for some in known if reason in some for remedy in some[reason](case)]
 
 
@@ -232,7 +232,7 @@ def _cannot_see(case: Case) -> Iterator[str]:
     yield "ask as root: this process may not look there"
 
 
-_REMEDIES: dict[str, Callable[[Case], Iterator[str]]] = {
+REMEDIES: dict[str, Callable[[Case], Iterator[str]]] = {
     "no-mailbox": _no_mailbox,
     "home-not-absolute": _not_absolute,
     "remote": _remote,

@@ -22,11 +22,12 @@ import click
 
 from cvm_qmail import client, wire
 from cvm_qmail.answer import Recipient, Unavailable
-from cvm_qmail.entry_points import installed
 from cvm_qmail.log import unforeseen
-from cvm_qmail.lookups import ModuleFactory, qmail
+from cvm_qmail.lookups import ModuleFactory
 from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Tables
 from cvm_qmail.tool import explain, host, show
+from cvm_qmail.tool.given import module_named, recipient_of
 from cvm_qmail.tool.remedies import remedies
 from cvm_qmail.tool.show import SOME, TEMPORARY, Node, text
 from cvm_qmail.wire import Fact
@@ -35,12 +36,6 @@ Report = dict[str, Any]
 """What is told of one address; what --json prints."""
 
 _STYLES = {"accept": "yes", "reject": "no", "pass": "pass", "unavailable": "trouble"}
-
-
-def recipient_of(address: str) -> Recipient:
-    """An address as a front end splits it: at its last @; without one there is no domain."""
-    account, at, domain = os.fsencode(address).rpartition(b"@")
-    return Recipient(account, domain) if at else Recipient(domain, None)
 
 
 @click.command()
@@ -68,11 +63,11 @@ def trace(
     """  # noqa: D301  click knows the control character, not the backslash
     settings = host.settings()
     host.warn_of_rights()
-    factory = _factory(name)
-    factory(host.open_tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
+    factory = module_named(name)
+    factory(Tables(settings), settings)  # what is wrong with a plug-in or its settings is said now
     statuses = set()
     for address in addresses:
-        report = in_time(recipient_of(address), settings, factory, name)
+        report = in_time(recipient_of(os.fsencode(address)), settings, factory, name)
         if server is not None:
             report["server"] = compared(report, server, settings)
         statuses.add(_status(report))
@@ -81,16 +76,6 @@ def trace(
         else:
             show.tree([node(report)])
     context.exit(max(statuses))
-
-
-def _factory(name: str) -> ModuleFactory:
-    if name == "cvm-qmail":
-        return qmail
-    modules = installed("cvm_qmail.modules")
-    if name not in modules:
-        raise click.BadParameter(f"{name}: found no such module, expected one of {', '.join(sorted(modules))}")
-    factory: Any = modules[name]()
-    return factory  # type: ignore[no-any-return]
 
 
 def _status(report: Report) -> int:

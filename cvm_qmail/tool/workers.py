@@ -4,14 +4,13 @@ A question is an address, an answer a `Told`.  The questions go out in
 parcels to processes that were forked for it, each with tables of its own and the rights that a server's
 worker has; the answers come back in the order of the questions.  A worker whose look-up is past
 CVM_LOOKUP_TIMEOUT is killed, as the server does it (`cvm_qmail.serve`): its question could not be told,
-the rest of its parcel goes to others, and where it hung nobody looks again.
+the rest of its parcel goes to others, and where it hung nobody looks again for ten seconds.
 
 Law: memory is bounded, however many the questions are; the parent asks no look-up itself.
 """
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import marshal
 import mmap
@@ -24,17 +23,15 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
 from struct import Struct
-from typing import Any, NamedTuple, NoReturn, Protocol, Self
-
-import click
+from typing import NamedTuple, NoReturn, Protocol, Self
 
 from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
-from cvm_qmail.entry_points import installed
 from cvm_qmail.log import unforeseen
-from cvm_qmail.lookups import ModuleFactory, qmail
+from cvm_qmail.serve import die_with
 from cvm_qmail.settings import Settings
-from cvm_qmail.slots import SHUN, Slots
+from cvm_qmail.slots import Slots
 from cvm_qmail.tables import Hazards, rights
+from cvm_qmail.tool.given import recipient_of
 
 PARCEL = 200
 """Questions that a worker is given at a time."""
@@ -95,27 +92,10 @@ class Service(Protocol):
         ...
 
 
-def module_named(name: str) -> ModuleFactory:
-    """The module that is installed under `name`."""
-    if name == "cvm-qmail":
-        return qmail
-    modules = installed("cvm_qmail.modules")
-    if name not in modules:
-        raise click.BadParameter(f"{name}: found no such module, expected one of {', '.join(sorted(modules))}")
-    factory: Any = modules[name]()
-    return factory  # type: ignore[no-any-return]
-
-
-def recipient(address: bytes) -> Recipient:
-    """An address as a server is asked for it: split at the last ``@``, without one no domain."""
-    at = address.rfind(b"@")
-    return Recipient(address, None) if at < 0 else Recipient(address[:at], address[at + 1 :])
-
-
 def told(asked: bytes, address: bytes, lookup: Callable[[Recipient], Answer]) -> Told:
     """What `lookup` says of `address`."""
     try:
-        verdict, reason, user, where, _ = lookup(recipient(address))
+        verdict, reason, user, where, _ = lookup(recipient_of(address))
     except Unavailable as trouble:
         return Told(asked, address, CANNOT_TELL, trouble.reason, trouble.user, trouble.where, trouble.detail)
     return Told(asked, address, verdict.value, reason, user, where)
@@ -200,9 +180,6 @@ class Workers:
         self._workers: dict[Connection, _Worker] = {}
         self._killed: set[int] = set()
         self._waiting: deque[_Task] = deque()
-        self._hung: set[bytes] = set()
-        """Places where look-ups hung."""
-        self._shun_at = 0.0
 
     def __enter__(self) -> Self:
         sys.stdout.flush()
@@ -277,7 +254,8 @@ class Workers:
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent ends it
             os.close(self._lifeline[1])
-            _die_with(self._lifeline[0])
+            if not die_with(self._lifeline[0]):
+                raise EOFError
             gc.freeze()
             rights.drop_groups()
             if not os.geteuid():
@@ -356,13 +334,9 @@ class Workers:
             if worker.overdue[0] != began:
                 worker.overdue = (began, now)
             elif now - worker.overdue[1] >= MOMENT:
-                self._hung.add(slot.place)
-                self._shun_at = now
+                if slot.place:
+                    self._slots.shun(slot.place)
                 self._fail(worker, "deadline", f"the look-up took {limit:g} seconds", slot.place)
-        if now >= self._shun_at:  # a server would try again; a batch has no time for that
-            self._shun_at = now + SHUN / 2
-            for place in filter(None, self._hung):
-                self._slots.shun(place)
 
     def _fail(self, worker: _Worker, reason: str, detail: str, where: bytes = b"") -> None:
         """The question in hand cannot be told; those after it are given out again."""
@@ -385,13 +359,3 @@ class Workers:
         for pid in list(self._killed):
             if os.waitpid(pid, os.WNOHANG)[0]:
                 self._killed.discard(pid)
-
-
-def _die_with(lifeline: int) -> None:
-    """Has the kernel kill this process, even if it hangs, when nobody can write to `lifeline` any more."""
-    ours = os.open(b"/proc/self/fd/%d" % lifeline, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(ours, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-    if wait([ours], 0):
-        os._exit(0)

@@ -25,8 +25,9 @@ from cvm_qmail.responder import responder
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
 from cvm_qmail.tool import explain, show
+from cvm_qmail.tool.given import recipient_of
 from cvm_qmail.tool.trace import as_bytes as bytes_of
-from cvm_qmail.tool.trace import facts, full, node, recipient_of
+from cvm_qmail.tool.trace import facts, full, node
 from cvm_qmail.wire import Credential
 from cvm_vpopmail.plugin import plugin
 
@@ -66,7 +67,7 @@ def shown(host: Host, *arguments: str, **more: str) -> str:
 def reported(host: Host, address: str, **more: str) -> dict[str, Any]:
     """The report on an address."""
     settings = Settings.from_environment({**host.environment, **more})
-    return full(explain.look_up(recipient_of(address), settings, with_plugin), "cvm-qmail")
+    return full(explain.look_up(recipient_of(os.fsencode(address)), settings, with_plugin), "cvm-qmail")
 
 
 # -- it cannot say anything else than the server ------------------------------------------------------
@@ -284,78 +285,6 @@ def test_a_missing_locals_is_me(host: Host) -> None:
     assert "mx.example.org is local (/control/me line 1)" in shown(host, "joe@mx.example.org")
 
 
-# -- remedies -----------------------------------------------------------------------------------------
-
-
-def remedies(host: Host, address: str) -> str:
-    report = reported(host, address)
-    return "\n".join(report["remedies"]).replace(str(host.root), "")
-
-
-def test_a_stale_users_cdb_is_pointed_out(host: Host) -> None:
-    host.users("+joe-:joe:5001:5001:{root}/home/joe:-::")
-    os.utime(host.root / "users/cdb", (1, 1))
-    host.file("users/assign", ".\n")
-    assert "users/assign is newer than users/cdb: run qmail-newu" in remedies(host, "joe-nope@example.org")
-
-
-def test_an_account_behind_a_catch_all_is_pointed_out(host: Host) -> None:
-    host.users("+:alias:5090:5099:{root}/alias:-::")
-    assert "there is an account joe, but +: in users/assign comes first" in remedies(host, "joe@example.org")
-
-
-def test_accounts_that_are_passed_over_are_pointed_out(host: Host) -> None:
-    host.user("eve", 5003)
-    host.passwd(
-        "root:x:0:0::/root:/bin/sh", "eve:x:5004:5004::{root}/home/eve:/bin/sh", "gone:x:5005:5005::/nowhere:/bin/sh"
-    )
-    assert "the home /home/eve of account eve belongs to uid 5003, not to 5004" in remedies(host, "eve@example.org")
-    assert "the home /nowhere of account gone is missing" in remedies(host, "gone@example.org")
-    assert "account root has uid 0" in remedies(host, "root@example.org")
-
-
-def test_files_that_were_meant_but_do_not_count_are_pointed_out(host: Host) -> None:
-    host.folder("home/joe/.qmail-folder", uid=5001)
-    host.file("home/joe/.qmail-Capital", uid=5001)
-    host.file("home/joe/.qmail-a.b", uid=5001)
-    (host.root / "home/joe/.qmail-link").symlink_to("nowhere")
-    assert "/home/joe/.qmail-folder is a folder" in remedies(host, "joe-folder@example.org")
-    assert "/home/joe/.qmail-Capital can never be found: rename it to .qmail-capital" in remedies(
-        host, "joe-Capital@example.org"
-    )
-    assert "/home/joe/.qmail-a.b can never be found: rename it to .qmail-a:b" in remedies(host, "joe-a.b@example.org")
-    assert "/home/joe/.qmail-link is a dangling link" in remedies(host, "joe-link@example.org")
-
-
-def test_lines_that_look_right_but_are_not_are_pointed_out(host: Host) -> None:
-    host.control("locals", "example.org\ndos.example\r\n")
-    host.control("virtualdomains", "nocolon.example\n")
-    host.control("rcpthosts", "example.org\npassed.example\n")
-    assert "/control/locals line 2 has a blank or a carriage return" in remedies(host, "joe@dos.example")
-    assert "/control/virtualdomains line 1 lacks a colon" in remedies(host, "joe@nocolon.example")
-    assert "/control/rcpthosts line 2 takes mail for it all the same" in remedies(host, "joe@passed.example")
-
-
-def test_modes_and_owners_are_pointed_out(host: Host) -> None:
-    host.file("home/joe/.qmail-w", mode=0o646, uid=5001)
-    host.file("home/joe/.qmail-r", mode=0o600)
-    host.file("home/joe/.qmail-b", "\n", uid=5001)
-    host.file("home/joe/.qmail-f", "&a@b\n./Maildir/\n", mode=0o744, uid=5001)
-    assert remedies(host, "joe-w@example.org") == "chmod o-w /home/joe/.qmail-w"
-    assert remedies(host, "joe-r@example.org") == (
-        "let uid 5001 read /home/joe/.qmail-r (chown, or chmod a+r), and enter the folders above it"
-    )
-    assert remedies(host, "joe-b@example.org").startswith("/home/joe/.qmail-b line 1: begin with an instruction")
-    assert remedies(host, "joe-f@example.org").startswith("/home/joe/.qmail-f: chmod u-x it")
-    (host.root / "home/ann").chmod(0o000)
-    assert remedies(host, "ann@example.org").startswith("chmod u+rwx /home/ann")
-    host.users("=ghost:ghost:5007:5007:{root}/home/ghost:::")
-    assert remedies(host, "ghost@example.org").startswith("make or mount /home/ghost for uid 5007")
-    (host.root / "control/locals").unlink()
-    host.folder("control/locals")
-    assert "make /control/locals a plain file" in remedies(host, "joe@example.org")
-
-
 # -- a running server ---------------------------------------------------------------------------------
 
 
@@ -539,8 +468,5 @@ def test_a_pipe_gets_printable_ascii(host: Host) -> None:
     assert got.isascii()
 
 
-def test_an_address_is_split_at_its_last_at_sign() -> None:
-    assert recipient_of("a@b@c") == Recipient(b"a@b", b"c")
-    assert recipient_of("a") == Recipient(b"a", None)
-    assert recipient_of("a@") == Recipient(b"a", b"")
+def test_what_was_made_text_is_made_bytes_again() -> None:
     assert bytes_of("\udcff\xe9") == b"\xff\xc3\xa9"

@@ -20,7 +20,8 @@ from cvm_qmail.lookups import Module, qmail
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
 from cvm_qmail.tool import explain, show
-from cvm_qmail.tool.trace import full, node, recipient_of
+from cvm_qmail.tool.given import recipient_of
+from cvm_qmail.tool.trace import full, node
 from cvm_vpopmail.plugin import plugin
 
 pytestmark = pytest.mark.root
@@ -41,7 +42,7 @@ def traced(system: str, address: str, capsys: pytest.CaptureFixture[str]) -> str
     with a_folder() as root:
         host = vhosts.materialise(loaded, root) if system.startswith("vpopmail/") else materialise(loaded, root)
         settings = Settings.from_environment(host.environment)
-        case = explain.look_up(recipient_of(address), settings, with_plugin)
+        case = explain.look_up(recipient_of(os.fsencode(address)), settings, with_plugin)
         show.tree([node(full(case, "cvm-qmail"))])
         said = capsys.readouterr().out
         return re.sub(r"\b\d+ bytes", "N bytes", said.replace(str(root), ""))

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from serving import AN_HOUR, alive, until
 
+from cvm_qmail import slots
 from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Hazards
-from cvm_qmail.tool.workers import AHEAD, CANNOT_TELL, PARCEL, Told, Workers, recipient, told
+from cvm_qmail.tool.workers import AHEAD, CANNOT_TELL, PARCEL, Told, Workers, told
 
 HURRIED = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "200"})
 PATIENT = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": AN_HOUR})
@@ -72,11 +73,16 @@ def test_a_look_up_that_hangs_costs_its_own_answer_only() -> None:
     assert [(answer.asked, answer.reason, answer.where) for answer in late] == [(b"hang@x", "deadline", b"/dead/hang")]
 
 
-def test_where_one_hung_nobody_looks_again() -> None:
+def test_where_one_hung_nobody_looks_again_for_a_while() -> None:
     answers = ask([b"hang@x"] * 1000)
     reasons = [answer.reason for answer in answers]
     assert set(reasons) == {"deadline", "shunned"}
     assert reasons.count("deadline") <= 2  # each of two workers once, at the most
+
+
+def test_when_its_time_is_over_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "SHUN", 0.0)
+    assert [answer.reason for answer in ask([b"hang@x"] * 2, 1)] == ["deadline", "deadline"]
 
 
 def test_a_look_up_that_kills_its_process_costs_its_own_answer_only() -> None:
@@ -128,16 +134,3 @@ def test_a_worker_that_hangs_dies_with_its_parent() -> None:
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
         until(lambda: not alive(worker), "the worker is gone")
-
-
-@pytest.mark.parametrize(
-    ("address", "asked"),
-    [
-        (b"joe@x", Recipient(b"joe", b"x")),
-        (b"a@b@x", Recipient(b"a@b", b"x")),
-        (b"joe", Recipient(b"joe", None)),
-        (b"joe@", Recipient(b"joe", b"")),
-    ],
-)
-def test_an_address_is_split_at_its_last_at_sign(address: bytes, asked: Recipient) -> None:
-    assert recipient(address) == asked
