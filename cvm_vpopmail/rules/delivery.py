@@ -8,7 +8,8 @@
 
 Law: nothing found in a file is run.  Of programs only ``exit N`` and vdelivermail itself are
 understood; any other is taken to accept.  Lines are carried out in order, and the first that fails
-decides.  A delivery succeeds when its maildir could take a message now.
+decides.  A delivery succeeds when its maildir could take a message now.  Who writes these files is not
+trusted: there are bounds to what is looked at for one address, and no line of a file is shown.
 
 Source: vdelivermail.c, vpopmail.c (vget_real_domain, vauth_getpw), dot-qmail(5), qmail-local.c;
 checked against the running programs.
@@ -17,7 +18,7 @@ checked against the running programs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvm_qmail.answer import Answer, Table, Unavailable, Verdict
@@ -48,6 +49,11 @@ DELETE = b"delete"
 
 RUNS = 8
 """How often vdelivermail is followed for one delivery: it may be run from lines of its own."""
+
+ACTIONS = 1000
+"""Lines for programs and mailboxes that are followed for one delivery."""
+
+_ACTION = re.compile(rb"^[|./][^\n]*", re.MULTILINE)
 
 
 class Places(NamedTuple):
@@ -85,11 +91,12 @@ def judge(delivery: Delivery, places: Places, policy: Vpopmail) -> Outcome | Non
     if content is None:
         raise Unavailable("dotqmail-unread", "its lines decide, and cannot be read", delivery.file.name)
     whole = is_domain_record(delivery.user, delivery.local)
-    if whole and policy.only_bouncing and delivery.file.name == b".qmail-default" and not _bounces(content):
-        return Outcome(Answer(Verdict.ACCEPT, "unchecked"))
     vdelivermail = _Vdelivermail(delivery, places, policy)
+    lines = [line.rstrip(b" \t") for line in vdelivermail.actions(_actions(content))]
+    if whole and policy.only_bouncing and delivery.file.name == b".qmail-default" and not _bounces(lines):
+        return Outcome(Answer(Verdict.ACCEPT, "unchecked"))
     outcome: Outcome | None = None
-    for line in dotqmail.lines(content):
+    for line in lines:
         arguments = shell.vdelivermail(line[1:]) if line.startswith(b"|") else None
         if arguments is not None:
             outcome = vdelivermail.run(arguments)
@@ -106,9 +113,14 @@ def judge(delivery: Delivery, places: Places, policy: Vpopmail) -> Outcome | Non
     return outcome
 
 
-def _bounces(content: bytes) -> bool:
+def _actions(content: bytes) -> Iterator[bytes]:
+    """The lines of a file that are more than a comment or an address."""
+    return (match[0] for match in _ACTION.finditer(content))
+
+
+def _bounces(lines: Sequence[bytes]) -> bool:
     """Whether vdelivermail is told to bounce what is for no account."""
-    return any((shell.vdelivermail(command) or ())[1:] == (BOUNCE,) for command in dotqmail.programs(content))
+    return any(line.startswith(b"|") and (shell.vdelivermail(line[1:]) or ())[1:] == (BOUNCE,) for line in lines)
 
 
 def _line_of_qmail_local(line: bytes, home: bytes, sight: Sight) -> Outcome | None:
@@ -172,11 +184,21 @@ class _Vdelivermail:
         self._places = places
         self._policy = policy
         self._runs = 0
+        self._followed = 0
         self._maildirs: dict[tuple[bytes, bytes | None], Outcome | None] = {}
         self._user = delivery.ext.lower()[:NAME_LIMIT]
         self._host = delivery.host.lower()[:NAME_LIMIT]
         self._folder = delivery.user.home
         """The current directory it starts in."""
+
+    def actions(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Those of the lines that are more than a comment or an address.  Raises `Unavailable` for too many."""
+        for line in lines:
+            if line.startswith((b"|", b".", b"/")):
+                self._followed += 1
+                if self._followed > ACTIONS:
+                    raise Unavailable("too-many-lines", f"more than {ACTIONS} lines for programs and mailboxes")
+                yield line
 
     def run(self, arguments: Sequence[bytes]) -> Outcome:
         """What it says.  Raises `Unavailable` where it defers."""
@@ -273,8 +295,7 @@ class _Vdelivermail:
             if content is not None:
                 if not content:
                     return None
-                lines = content.removesuffix(b"\n").split(b"\n")
-                outcome = self._lines(lines, folder, path)
+                outcome = self._lines(_actions(content), folder, path)
                 return outcome or Outcome(Answer(Verdict.ACCEPT, "account-dotqmail", where=path))
         return None
 
@@ -312,27 +333,25 @@ class _Vdelivermail:
 
     # -- lines and maildirs -----------------------------------------------------------------------
 
-    def _lines(self, lines: Sequence[bytes], folder: bytes, file: bytes | None) -> Outcome | None:
-        """Delivery lines of vdelivermail's own; None if all succeed."""
-        for line in lines:
-            outcome = self._line(line.partition(b"\0")[0], folder)  # as C reads it
+    def _lines(self, lines: Iterable[bytes], folder: bytes, file: bytes | None) -> Outcome | None:
+        """Delivery lines of vdelivermail's own; None if all succeed.  A comment or an address always does."""
+        for line in self.actions(lines):
+            outcome = self._line(line.partition(b"\0")[0], folder, file)  # as C reads it
             if outcome is not None:
                 if file is not None and not outcome.answer.where:
                     outcome = outcome._replace(answer=outcome.answer._replace(where=file))
                 return outcome
         return None
 
-    def _line(self, line: bytes, folder: bytes) -> Outcome | None:
+    def _line(self, line: bytes, folder: bytes, file: bytes | None) -> Outcome | None:
         if line.startswith(b"|"):
             arguments = shell.vdelivermail(line[1:])
             if arguments is None:
                 return _program(line[1:])
             return self._again(arguments)
-        if line.startswith((b"/", b".")):
-            if not line.endswith(b"/"):
-                raise Unavailable("mbox", "vdelivermail cannot deliver to an mbox", _join(folder, line))
-            return self._maildir(_join(folder, line), None, self._places.domains.get(self._host))
-        return None  # a comment, or an address
+        if not line.endswith(b"/"):  # not shown: the "file" may be a link to one with a password in it
+            raise Unavailable("mbox", "vdelivermail cannot deliver to an mbox", file or b"")
+        return self._maildir(_join(folder, line), None, self._places.domains.get(self._host))
 
     def _again(self, arguments: Sequence[bytes]) -> Outcome | None:
         outcome = self.run(arguments)

@@ -15,7 +15,7 @@ from cvm_qmail.rules.dotqmail import DotQmail, Found
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.rights import Rights
 from cvm_vpopmail.accounts import Account, Domain, Flag
-from cvm_vpopmail.rules.delivery import RUNS, Outcome, Places, judge
+from cvm_vpopmail.rules.delivery import ACTIONS, RUNS, Outcome, Places, judge
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.rules.records import is_domain_record
 
@@ -825,7 +825,7 @@ def test_vdelivermail_is_followed_so_often_and_no_further() -> None:
 
 def test_a_maildir_is_judged_once_however_many_lines_name_it() -> None:
     asked: list[bytes] = []
-    disk = a_disk(dotqmail=b"./Maildir/\n" * 10_000)
+    disk = a_disk(dotqmail=b"./Maildir/\n" * (ACTIONS - 1) + b"&ann@example.com\n#\n" * 10_000)
     find = disk.find
 
     def counted(path: bytes, rights: Rights) -> Any:
@@ -835,6 +835,31 @@ def test_a_maildir_is_judged_once_however_many_lines_name_it() -> None:
     disk.find = counted  # type: ignore[method-assign]
     assert says("bob@example.com", disk=disk, **bob()) == "+ account-dotqmail"
     assert len(asked) < 50
+
+
+def test_so_many_lines_are_followed_and_no_more() -> None:
+    enough = b"|x vdelivermail\n" * (ACTIONS - 1)  # with the one that runs vdelivermail
+    assert says("bob@example.com", disk=a_disk(dotqmail=enough), **bob()) == "+ account-dotqmail"
+    assert says("bob@example.com", disk=a_disk(dotqmail=enough + b"./Maildir/\n"), **bob()) == "? too-many-lines"
+    assert says("sales@example.com", enough * 2 + b"|x\n", file=b".qmail-sales") == "? too-many-lines"
+    assert says("x@example.com", **aliased("x", lines=[b"./bob/Maildir/"] * (ACTIONS + 1))) == "? too-many-lines"
+
+
+def test_lines_of_many_files_are_counted_together() -> None:
+    lines = BOUNCE + b"|x\n" * (ACTIONS // 2)
+    disk = a_disk(dotqmail=b"|x\n" * (ACTIONS // 2 - 1))
+    assert says("bob@example.com", lines, disk=disk, **bob()) == "+ account-dotqmail"
+    disk.file(DD + b"/bob/.qmail", b"|x\n" * (ACTIONS // 2), uid=UID)
+    assert says("bob@example.com", lines, disk=disk, **bob()) == "? too-many-lines"
+
+
+def test_no_line_of_a_file_is_shown() -> None:
+    """A user's .qmail may be a link to a file that he cannot read himself."""
+    disk = a_disk(dotqmail=b"/run/postgresql|5432|vpopmail|the-password|vpopmail\n")
+    with pytest.raises(Unavailable) as trouble:
+        outcome("bob@example.com", disk=disk, **bob())
+    assert (trouble.value.reason, trouble.value.where) == ("mbox", DD + b"/bob/.qmail")
+    assert "the-password" not in repr(trouble.value)
 
 
 # -- facts --------------------------------------------------------------------------------------------
