@@ -22,6 +22,7 @@ import errno
 import os
 from collections.abc import Callable
 from functools import cache
+from itertools import islice
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import NamedTuple, TypeVar
 
@@ -35,6 +36,9 @@ T = TypeVar("T")
 
 READ_LIMIT = 16 << 20
 """Bytes of a file beyond which it is a trouble, not a configuration."""
+
+NAMES_LIMIT = 1_000_000
+"""Names in a folder beyond which it is not listed."""
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -89,6 +93,15 @@ def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
             raise OSError(errno.EFBIG, f"more than {limit} bytes")
         data = os.read(fd, 1 << 20)
     return b"".join(parts)
+
+
+def list_names(folder: bytes, limit: int = NAMES_LIMIT) -> list[bytes]:
+    """The names in a folder.  Raises OSError; EFBIG beyond `limit`."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in islice(entries, limit + 1)]
+    if len(names) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} names", folder)
+    return names
 
 
 @cache
@@ -316,8 +329,8 @@ class View:
     def listing(self, path: bytes) -> list[bytes]:
         """The names in a folder that the user may list.  Raises OSError."""
         if self.exact:
-            return self._call(os.listdir, path)
-        return os.listdir(path)
+            return self._call(list_names, path)
+        return list_names(path)
 
     def enters(self, path: bytes) -> bool:
         """True.  Raises OSError as the user's chdir(2) to `path` does."""

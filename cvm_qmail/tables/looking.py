@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cvm_qmail.answer import Table
 from cvm_qmail.tables.errors import REFUSED
-from cvm_qmail.tables.files import Status, make_files, open_file, read_all, search
+from cvm_qmail.tables.files import Status, list_names, make_files, open_file, read_all, search
 from cvm_qmail.tables.folders import Folders
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Switched:
 
     def _listing(self, path: bytes) -> list[bytes]:
         self._folders.doubt()  # a message may come to lie in any of its folders
-        return os.listdir(path)
+        return list_names(path)
 
     def _enters(self, path: bytes) -> bool:
         if not S_ISDIR(self._stat(path).st_mode):

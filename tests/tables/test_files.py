@@ -92,6 +92,18 @@ def test_a_file_of_any_size_is_a_trouble_and_not_read(host: Host) -> None:
         dotqmail(host)
 
 
+def test_a_folder_of_so_many_names_is_listed_and_of_more_is_a_trouble(host: Host) -> None:
+    for name in "abc":
+        host.file(f"home/joe/d/{name}")
+    folder = os.fsencode(host.root / "home/joe/d")
+    assert sorted(files.list_names(folder, 3)) == [b"a", b"b", b"c"]
+    with pytest.raises(OSError, match="more than 2 names") as error:
+        files.list_names(folder, 2)
+    assert error.value.errno in TEMPORARY
+    with pytest.raises(NotADirectoryError):
+        files.list_names(folder + b"/a")
+
+
 def test_odd_bytes_in_names_are_just_bytes(host: Host) -> None:
     name = b".qmail-\xff\xfe caf\xc3\xa9"
     with open(os.fsencode(host.root / "home/joe") + b"/" + name, "wb"):
