@@ -28,6 +28,9 @@ from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.tables import DefaultDomain, Domains, LimitFiles, Seen
 from cvm_vpopmail.tables.cdb import CdbAccounts
 
+PATIENCE = 0.8
+"""Of the time for a look-up, the part in which the disk is looked at."""
+
 
 class Backend(NamedTuple):
     """Where accounts are."""
@@ -73,7 +76,7 @@ class Host(NamedTuple):
                 self.backend.accounts(looks),
                 self.backend.aliases,
                 self.backend.limits,
-                Seen(looks),
+                self.seen(looks),
                 rights.uid,
                 self.settings.qmail_root,
                 self._now,
@@ -85,6 +88,10 @@ class Host(NamedTuple):
     def assumed(self) -> tuple[str, ...]:
         """What to say at start of what is taken for granted; nothing where there is no vpopmail."""
         return tuple(assumptions(self.policy)) if os.path.isdir(self.policy.directory) else ()
+
+    def seen(self, looks: Looks) -> Seen:
+        """What somebody sees of the disk, as long as there is time in this request."""
+        return Seen(looks, self.tables.began + self.settings.lookup_timeout * PATIENCE)
 
     def _now(self) -> float:
         """The time, on which no answer can rest that is given again later."""
@@ -168,7 +175,7 @@ def _authenticate(host: Host) -> Authenticate:
         if login.forbidden(service, flags):
             return Answer(Verdict.REJECT, "service-forbidden", user)
         if service in login.NEEDS_HOME and not host.tables.looking(
-            rights, domain.directory, lambda looks: _has_home(account, domain, Seen(looks))
+            rights, domain.directory, lambda looks: _has_home(account, domain, host.seen(looks))
         ):
             return Answer(Verdict.REJECT, "home-not-made", user, account.directory)
         facts = _facts(account, domain, recipient.domain or name)

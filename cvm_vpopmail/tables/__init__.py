@@ -6,6 +6,8 @@ cannot tell for that user is `Unavailable`.
 
 from __future__ import annotations
 
+import math
+import time
 from stat import S_ISDIR, S_ISREG
 
 from cvm_qmail.answer import Unavailable
@@ -37,10 +39,21 @@ class Domains:
 
 
 class Seen:
-    """An `accounts.Sight`: what a user sees, who takes what it may not look at for missing."""
+    """An `accounts.Sight`: what a user sees, who takes what it may not look at for missing.
 
-    def __init__(self, looks: Looks) -> None:
+    How much there is to look at for one address is for others to say, who own the files.  So it ends by
+    the clock, and before the supervisor kills the worker: somewhere else each time, where shunning that
+    place would not help.
+    """
+
+    def __init__(self, looks: Looks, until: float = math.inf) -> None:
+        """`until`: by time.monotonic, when no more is looked at."""
         self._looks = looks
+        self._until = until
+
+    def _in_time(self, path: bytes) -> None:
+        if time.monotonic() >= self._until:
+            raise Unavailable("too-much", "there is more to look at than there is time", path)
 
     def _if_told(self, trouble: Unavailable) -> None:
         """Raises a trouble that tells nothing; one that the user would meet just so is an answer."""
@@ -64,6 +77,7 @@ class Seen:
 
     def status(self, path: bytes, /) -> Status | None:
         """What stat(2) says; None if it cannot be looked at."""
+        self._in_time(path)
         try:
             return self._looks.status(path)
         except Unavailable as trouble:
@@ -72,6 +86,7 @@ class Seen:
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
         """The names in a folder; None if it cannot be listed."""
+        self._in_time(path)
         try:
             return self._looks.listing(path)
         except Unavailable as trouble:
@@ -80,6 +95,7 @@ class Seen:
 
     def enters(self, path: bytes, /) -> bool:
         """Whether chdir(2) succeeds."""
+        self._in_time(path)
         try:
             return self._looks.enters(path)
         except Unavailable as trouble:
@@ -88,6 +104,7 @@ class Seen:
 
     def writable(self, path: bytes, /) -> bool:
         """Whether files can be made in the folder."""
+        self._in_time(path)
         try:
             return bool(self._looks.writable(path))
         except Unavailable as trouble:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -287,6 +288,21 @@ def test_a_loop_of_links_is_what_its_user_finds_it_to_be_nothing(vhost: Vpopmail
 def test_a_file_that_is_too_long_cannot_be_told(vhost: VpopmailHost, kind: str) -> None:
     os.truncate(vhost.put("example.com/huge", ""), 1 << 34)
     assert seen(vhost, "example.com/huge", kind)[0] == "?"
+
+
+@pytest.mark.parametrize("question", ["file", "status", "listing", "enters", "writable"])
+def test_nothing_is_looked_at_when_the_time_is_over(vhost: VpopmailHost, tables: Tables, question: str) -> None:
+    home = os.fsencode(vhost.at("example.com"))
+
+    def look(until: float) -> str:
+        try:
+            tables.looking(OWNER, home, lambda looks: getattr(Seen(looks, until), question)(home))
+        except Unavailable as trouble:
+            return trouble.reason
+        return "seen"
+
+    assert look(time.monotonic() + 60) == "seen"
+    assert look(time.monotonic()) == "too-much"
 
 
 @pytest.mark.peer("setfacl")

@@ -1,0 +1,45 @@
+"""vpopmail's module and plug-in on hosts whose users mean harm, or do not know how much they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hosts import a_folder
+from vdomains import UID, VpopmailHost, vpopmail_host
+
+from cvm_qmail.answer import Recipient, Unavailable
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Tables
+from cvm_vpopmail.lookup import module
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def vhost() -> Iterator[VpopmailHost]:
+    with a_folder() as root:
+        yield vpopmail_host(root)
+
+
+def says(host: VpopmailHost, address: str, **variables: str) -> str:
+    """The mark and reason of the answer; ``?`` and the reason if nothing can be told."""
+    settings = Settings.from_environment(host.environment | variables)
+    account, _, domain = address.encode().rpartition(b"@")
+    try:
+        answer = module(Tables(settings), settings).lookup(Recipient(account, domain))
+    except Unavailable as trouble:
+        return f"? {trouble.reason}"
+    return f"{answer.verdict.value} {answer.reason}"
+
+
+# -- time ---------------------------------------------------------------------------------------------
+
+
+def test_who_counts_for_longer_than_there_is_time_gives_up_before_he_is_killed(vhost: VpopmailHost) -> None:
+    vhost.accounts("example.com", "bob::1000C")
+    for number in range(200):
+        for kind in ("cur", "new"):
+            vhost.folder(f"v/domains/example.com/bob/Maildir/.{number}/{kind}", mode=0o700, uid=UID, gid=UID)
+    assert says(vhost, "bob@example.com") == "+ account"
+    assert says(vhost, "bob@example.com", CVM_LOOKUP_TIMEOUT="1") == "? too-much"
