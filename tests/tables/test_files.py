@@ -93,6 +93,7 @@ def test_a_file_of_any_size_is_a_trouble_and_not_read(host: Host) -> None:
 
 
 def test_a_folder_of_so_many_names_is_listed_and_of_more_is_a_trouble(host: Host) -> None:
+    host.folder("home/joe/d")
     for name in "abc":
         host.file(f"home/joe/d/{name}")
     folder = os.fsencode(host.root / "home/joe/d")
