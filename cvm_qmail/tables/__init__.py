@@ -83,6 +83,8 @@ class Evidence(NamedTuple):
     stamp: int
     files: tuple[tuple[bytes, Identity], ...]
     until: float = math.inf
+    checks: tuple[Callable[[], bool], ...] = ()
+    """What else has to be so."""
 
 
 class _NoHazards:
@@ -121,12 +123,14 @@ class Tables:
         self.began = time.monotonic()
         """When the request in hand began: who waits beside files bounds the waiting by it."""
         self._until = math.inf
+        self._checks: list[Callable[[], bool]] = []
         self._databases: dict[tuple[bytes, Rights | None, bool], Kept[Database]] = {}
 
     def begin(self) -> None:
         """A request begins: what was seen of folders for the last one is forgotten."""
         self.began = time.monotonic()
         self._until = math.inf
+        self._checks = []
         self._changes.look()
         self._folders.begin(collecting=self.collecting)
         if self.began >= self._check_at:
@@ -147,10 +151,19 @@ class Tables:
         """The answer to the request in hand rests on something that holds until then, by time.monotonic."""
         self._until = min(self._until, until)
 
+    def rests_on(self, check: Callable[[], bool]) -> None:
+        """The answer to the request in hand rests on something that can be asked again: it holds while `check` does.
+
+        `check` may raise `Unavailable`.
+        """
+        self._checks.append(check)
+
     def evidence(self) -> Evidence | None:
         """What the answer to the request in hand rests on; None if that cannot be vouched for later."""
         files = self._folders.relied_on
-        return None if files is None or self._note is not None else Evidence(self._changes.stamp, files, self._until)
+        if files is None or self._note is not None:
+            return None
+        return Evidence(self._changes.stamp, files, self._until, tuple(self._checks))
 
     def holds(self, evidence: Evidence) -> bool:
         """Whether what an answer rested on is still the same."""
@@ -160,7 +173,7 @@ class Tables:
             self._hazards.enter(path)
             if not same(path, identity):
                 return False
-        return True
+        return all(check() for check in evidence.checks)
 
     def watched(self, name: str, table: Table[K, V]) -> Table[K, V]:
         """`table`, telling `note` under this name what it is asked, if anybody wants to hear."""
@@ -283,12 +296,15 @@ class Tables:
         self._folders.doubt()
         return self._view(rights).exact
 
-    def enter(self, place: bytes) -> None:
+    def enter(self, place: bytes, *, vouched: bool = False) -> None:
         """From now on `place` is what is being looked at, for what may hang beside files: a database, a costly hash.
 
-        Raises `Unavailable` while it is shunned because it hung.
+        `vouched`: what is found there is told by `lasts` or `rests_on`, so that the answer can be given
+        again.  Raises `Unavailable` while it is shunned because it hung.
         """
-        self._door(place)
+        self._hazards.enter(place)
+        if not vouched:
+            self._folders.doubt()
 
     def cdb(
         self, path: bytes, rights: Rights | None = None, *, secret: bool = False, sound: bool = False

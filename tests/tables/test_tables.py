@@ -260,3 +260,17 @@ def test_an_answer_that_lasts_for_a_while_is_vouched_for_no_longer(tables: Table
     assert not tables.holds(evidence._replace(until=tables.began))
     tables.begin()
     assert tables.evidence() == evidence._replace(until=float("inf")), "the next request knows nothing of it"
+
+
+def test_an_answer_that_rests_on_what_can_be_asked_again_holds_while_that_does(tables: Tables) -> None:
+    found = [True]
+    tables.begin()
+    tables.enter(b"database", vouched=True)
+    tables.rests_on(lambda: found[0])
+    evidence = tables.evidence()
+    assert evidence is not None
+    assert tables.holds(evidence)
+    found[0] = False
+    assert not tables.holds(evidence)
+    tables.enter(b"database")
+    assert tables.evidence() is None, "of what was entered otherwise nobody knows whether it is still the same"
