@@ -7,6 +7,8 @@
 
 A connection to a later server is kept until an earlier one takes one again, which is tried every RETURN.
 
+An answer that was given is given again without being judged again if the same questions have the same rows.
+
 Law: what is waited for a database in one request ends at a share (BUDGET) of the look-up's deadline,
 counted from the request's beginning, so that a database that hangs is this module's trouble and not the
 supervisor's.  Every trouble is `Unavailable`.  A server that answers "no" to a question (no such table,
@@ -131,6 +133,15 @@ class Servers:
 
     def rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
         """What the database finds.  Raises `Unavailable`."""
+        try:
+            rows = self._rows(select, values)
+        except Unavailable:
+            self._tables.doubt()
+            raise
+        self._tables.rests_on(lambda: self._rows(select, values) == rows)
+        return rows
+
+    def _rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
         until = self._tables.began + self._wait
         in_use = self._in_use
         if until - time.monotonic() < _LEAST:
@@ -158,7 +169,7 @@ class Servers:
 
     def _ask(self, in_use: _InUse, select: Select, values: Sequence[bytes], until: float) -> list[Row]:
         """Raises `Trouble` if the connection is of no more use; else `Unavailable`."""
-        self._tables.enter(in_use.where)
+        self._tables.enter(in_use.where, vouched=True)
         try:
             if self._notices.calm:
                 return in_use.connection.rows(select, values, until)
@@ -233,7 +244,7 @@ class Servers:
     def _open(self, server: Server, number: int, count: int, until: float) -> _InUse:
         """A connection, in use from now on.  Raises `Trouble`, or `Unavailable` while the server is shunned."""
         place = self._place(server)
-        self._tables.enter(_where(place))
+        self._tables.enter(_where(place), vouched=True)
         wait = self._wait if count == 1 else self._wait / 2
         terms = Terms(self._options.tls, self._options.ca, self._options.charset, wait * _PATIENCE, CONNECT, until)
         connection = self._tables.as_self(lambda: self._connect(server, terms))

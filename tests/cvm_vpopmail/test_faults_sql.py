@@ -270,3 +270,20 @@ def test_two_servers_and_one_database_give_the_same_answers(host: SqlHost) -> No
             assert here.ask(name, "example.com") == there.ask(name, "example.com")
         host.database.sql("DELETE FROM vpopmail;", NAME)
         assert [here.ask("bob", "example.com").code, there.ask("bob", "example.com").code] == [100, 100]
+
+
+def test_an_answer_that_is_given_again_is_the_one_of_this_moment(host: SqlHost) -> None:
+    away = "UPDATE vpopmail SET pw_gid = {} WHERE pw_name = 'bob';"
+    with serving(host, **{**SETTINGS, "CVM_WORKERS": "1"}) as server:  # type: ignore[arg-type]  the plug-in remembers
+        for _ in range(3):
+            for _ in range(5):
+                assert ask(server, "bob").code == 0
+                assert ask(server, "sales").code == 0
+            host.database.sql(away.format(16), NAME)
+            assert ask(server, "bob").code == 100, "locked"
+            host.database.sql(away.format(0), NAME)
+        host.database.sql("INSERT INTO valias VALUES ('nobody', 'example.com', '&bob@example.com');", NAME)
+        assert ask(server, "nobody").code == 0
+        with host.database.stopped():
+            assert ask(server, "bob").code == 4
+        until(lambda: ask(server, "bob").right, "it is back")
