@@ -7,8 +7,9 @@ cannot tell for that user is `Unavailable`.
 from __future__ import annotations
 
 import math
+import os
 import time
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISCHR, S_ISDIR, S_ISREG, S_ISSOCK
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.tables import Looks, Rights, Tables
@@ -63,10 +64,12 @@ class Seen:
             raise trouble
 
     def file(self, path: bytes, /) -> bytes | None:
-        """Content of a plain file that can be opened; None for anything else."""
+        """Content of a plain file that can be opened, or of /dev/null; None for anything else."""
         status = self.status(path)
-        if status is None or S_ISDIR(status.mode):
+        if status is None or S_ISDIR(status.mode) or S_ISSOCK(status.mode):
             return None
+        if S_ISCHR(status.mode) and os.path.realpath(path) == b"/dev/null":
+            return b""
         if not S_ISREG(status.mode):
             raise Unavailable("not-a-file", "is not a plain file: who reads it may wait for ever", path)
         try:

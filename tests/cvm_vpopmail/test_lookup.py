@@ -33,6 +33,14 @@ def says(host: VpopmailHost, address: str, **variables: str) -> str:
     return f"{answer.verdict.value} {answer.reason}"
 
 
+# -- links --------------------------------------------------------------------------------------------
+
+
+def test_a_user_whose_dotqmail_leads_to_dev_null_has_none(vhost: VpopmailHost) -> None:
+    vhost.at("example.com/bob/.qmail").symlink_to("/dev/null")
+    assert says(vhost, "bob@example.com") == "+ account"
+
+
 # -- time ---------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -276,6 +277,17 @@ def test_a_fifo_s_content_cannot_be_told(vhost: VpopmailHost, kind: str) -> None
     """Who reads it may wait for ever."""
     os.mkfifo(vhost.at("example.com/fifo"))
     assert seen(vhost, "example.com/fifo", kind)[0] == "?"
+
+
+@EXACT
+def test_a_socket_cannot_be_opened_and_dev_null_is_an_empty_file(vhost: VpopmailHost, kind: str) -> None:
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(os.fsencode(vhost.at("example.com/socket")))
+    vhost.at("example.com/null").symlink_to("/dev/null")
+    vhost.at("example.com/tty").symlink_to("/dev/tty")
+    assert seen(vhost, "example.com/socket", kind)[0] == "-"
+    assert seen(vhost, "example.com/null", kind)[0] == "+"
+    assert seen(vhost, "example.com/tty", kind)[0] == "?"
 
 
 @EXACT
