@@ -215,8 +215,9 @@ def account_files(sight: Sight) -> Iterator[Finding]:
         try:
             known = accounts(sight.tables, user)
         except Unavailable as trouble:
-            if not sight.exact and trouble.reason != "cdb-damaged":
-                raise
+            if sight.blind(trouble):
+                sight.troubles.append(trouble)
+                continue
             what = f"damaged or unreadable: {trouble.detail}"
             yield Finding("vpasswd-damaged", path, None, what, "mail for all its accounts waits", f"run {made}")
             continue
@@ -262,6 +263,9 @@ def _homeless(sight: Sight, domain: bytes, known: list[bytes]) -> Iterator[Findi
         try:
             answer = sight.lookup(Recipient(name, place))
         except Unavailable as cannot:
+            if sight.blind(cannot):
+                sight.troubles.append(cannot)
+                continue
             trouble = cannot
         else:
             if answer.verdict is not Verdict.REJECT:

@@ -13,6 +13,7 @@ import sys
 import click
 
 from cvm_qmail.tool import host
+from cvm_qmail.tool.apart import apart
 from cvm_qmail.tool.exports import FORMATS, as_regexp, notation, printable, write
 from cvm_qmail.tool.show import TEMPORARY, Failure, text, warn
 from cvm_qmail.tool.survey import Entry, Found, survey
@@ -71,7 +72,8 @@ def addresses(
         what = "with CVM_QMAIL_ASSUME_LOCAL or CVM_QMAIL_MISSINGDOMAIN every domain is answered for, and none is listed"
         raise Failure(what, TEMPORARY)
     host.warn_of_rights()
-    found = survey(settings, None if domain is None else os.fsencode(domain).lower())
+    name = None if domain is None else os.fsencode(domain).lower()
+    found = apart(settings, lambda hazards: survey(settings, name, hazards))
     entries = _settled(found, unknown)
     files = _split(entries, form, patterns, omit_inexpressible=omit_inexpressible)
     if not entries and not allow_empty:

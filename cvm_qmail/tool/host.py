@@ -180,8 +180,9 @@ class _Passwd(ctypes.Structure):
     )
 
 
-def accounts(settings: Settings) -> dict[bytes, Account]:
+def accounts(tables: Tables, settings: Settings) -> dict[bytes, Account]:
     """All accounts of the system, as far as its name service lists them; of two with one name the first."""
+    tables.enter(b"passwd")
     table = Accounts(settings.passwd).now()
     return dict(table) if isinstance(table, dict) else _all_accounts()
 

@@ -9,7 +9,9 @@ import click
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import Settings
+from cvm_qmail.tables import Hazards
 from cvm_qmail.tool import host, show
+from cvm_qmail.tool.apart import apart
 from cvm_qmail.tool.helpers import helpers
 from cvm_qmail.tool.mistakes import RULES, Finding, Sight
 from cvm_qmail.tool.show import SOME, TEMPORARY, Node, text
@@ -29,7 +31,7 @@ def lint(context: click.Context, /, *, as_json: bool) -> None:
     """
     settings = host.settings()
     host.warn_of_rights()
-    found, unknown = findings(settings)
+    found, unknown = apart(settings, lambda hazards: findings(settings, hazards))
     for finding in found:
         if as_json:
             show.json_line(finding._asdict())
@@ -42,18 +44,18 @@ def lint(context: click.Context, /, *, as_json: bool) -> None:
     context.exit(TEMPORARY if unknown else SOME if found else 0)
 
 
-def findings(settings: Settings) -> tuple[list[Finding], list[Unavailable]]:
+def findings(settings: Settings, hazards: Hazards | None = None) -> tuple[list[Finding], list[Unavailable]]:
     """What was found, and what could not be told."""
-    sight = Sight(settings)
+    sight = Sight(settings, hazards)
     found: list[Finding] = []
-    unknown: dict[tuple[str, bytes], Unavailable] = {}
     for rule in (*RULES, *(rule for helper in helpers() for rule in helper.rules)):
         try:
             for finding in rule(sight):
                 found.append(finding)  # noqa: PERF402  what was found before a trouble counts
         except Unavailable as trouble:
-            unknown.setdefault((trouble.reason, trouble.where), trouble)
-    return list(dict.fromkeys(found)), list(unknown.values())
+            sight.troubles.append(trouble)
+    unknown = {(trouble.reason, trouble.where): trouble for trouble in reversed(sight.troubles)}
+    return list(dict.fromkeys(found)), list(reversed(unknown.values()))
 
 
 def node(finding: Finding) -> Node:

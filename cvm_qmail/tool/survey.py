@@ -16,7 +16,7 @@ from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
 from cvm_qmail.lookups import Lookup, qmail
 from cvm_qmail.rules import users
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Rights, Tables
+from cvm_qmail.tables import Hazards, Rights, Tables
 from cvm_qmail.tool import host
 from cvm_qmail.tool.helpers import helpers
 
@@ -91,7 +91,7 @@ class Survey:
         records = host.users_cdb(self._tables, self._settings)
         found = {candidate for key, data in records or () for candidate in self._assigned(key, data)}
         if records is None or all(key != b"!" for key, _ in records):  # else the password file is never asked
-            for name, account in host.accounts(self._settings).items():
+            for name, account in host.accounts(self._tables, self._settings).items():
                 found.update(self._account(name, account))
         return found
 
@@ -220,10 +220,10 @@ def _alike(local: bytes) -> bytes:
 # -- asking -------------------------------------------------------------------------------------------
 
 
-def survey(settings: Settings, domain: bytes | None = None) -> Found:
+def survey(settings: Settings, domain: bytes | None = None, hazards: Hazards | None = None) -> Found:
     """What would be accepted, in `domain` or everywhere.  Raises `Unavailable`."""
     host.open_tables(settings)  # drops groups
-    tables = Tables(settings)
+    tables = Tables(settings, hazards=hazards)
     lookup = qmail(tables, settings).lookup
     where, whole = places(tables, settings)
     if domain is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cdblib
 import pytest
 from hosts import ALIAS_UID, NOFILES, Host
-from serving import environment, serving
+from serving import PLUGINS, environment, serving
 
 from cvm_qmail.tool.exports import notation
 from cvm_qmail.tool.survey import PROBE, Entry
@@ -153,6 +153,18 @@ def test_a_source_that_cannot_be_read_writes_nothing(host: Host, file: str) -> N
     (host.root / file).unlink(missing_ok=True)
     host.folder(file)
     refused(listing(host, "--unknown", "omit"))
+
+
+def test_a_home_that_hangs_cannot_be_told_and_the_rest_goes_on(host: Host) -> None:
+    host.file("home/joe/.qmail-foo", "|hang\n", uid=5001)
+    hurried = {"PYTHONPATH": PLUGINS, "CVM_LOOKUP_TIMEOUT": "200"}
+    done = listing(host, **hurried)
+    assert (done.returncode, done.stdout) == (111, "")
+    assert f"shunned {host.root}/home/joe gave no answer within 0.2 seconds" in done.stderr
+    done = listing(host, "--unknown", "omit", **hurried)
+    assert done.returncode == 0
+    assert "ann-default@example.org" in done.stdout.splitlines()
+    assert "joe" not in done.stdout
 
 
 def test_a_damaged_users_cdb_writes_nothing(host: Host) -> None:

@@ -78,7 +78,7 @@ def test_names_below_folders_are_found_and_links_lead_nowhere_for_ever(host: Hos
 
 def test_accounts_are_those_of_the_password_file_the_first_of_a_name(host: Host) -> None:
     host.passwd("joe:x:1:2::/a:", "joe:x:3:4::/b:")
-    assert written.accounts(tables(host)[1])[b"joe"] == (1, 2, b"/a")
+    assert written.accounts(*tables(host))[b"joe"] == (1, 2, b"/a")
 
 
 def test_all_accounts_of_the_name_service_are_listed() -> None:

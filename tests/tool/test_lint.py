@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hosts import Host
 from planting import ASSIGN, kinds, users_assign
-from serving import environment
+from serving import PLUGINS, environment
 
 from cvm_qmail.tool.mistakes import Finding, accounts, assign, controls, forwards, homes
 from cvm_vpopmail import people
@@ -87,6 +87,16 @@ def test_what_cannot_be_told_is_no_clean_bill(sound: Host) -> None:
     assert done.returncode == 111
     assert f"could not tell: passwd {sound.root}/passwd" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_home_that_hangs_cannot_be_told_and_the_rest_goes_on(sound: Host) -> None:
+    sound.file("home/joe/.qmail-stuck", "|hang\n", uid=5001)
+    sound.file("home/ann/.qmail-on", "&joe-stuck@example.org\n", uid=5002)
+    sound.file("home/ann/.qmail-W", uid=5002)
+    done = lint(sound, PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="200")
+    assert done.returncode == 111
+    assert f"could not tell: shunned {sound.root}/home/joe gave no answer within 0.2 seconds\n" in done.stderr
+    assert "  dotqmail-unreachable\n1 found\n" in done.stdout
 
 
 @pytest.mark.peer("setpriv")

@@ -12,7 +12,6 @@ from functools import partial
 from cvm_qmail.rules import users
 from cvm_qmail.tables.passwd import PASSWD
 from cvm_qmail.tool import host
-from cvm_qmail.tool.explain import told
 from cvm_qmail.tool.mistakes.sight import Finding, Sight
 from cvm_qmail.tool.show import text
 
@@ -26,7 +25,7 @@ QMAILS = frozenset({b"qmaild", b"qmaill", b"qmailp", b"qmailq", b"qmailr", b"qma
 def accounts(sight: Sight) -> Iterator[Finding]:
     """Accounts that qmail passes over, though somebody may expect mail there."""
     settings = sight.settings
-    known = host.accounts(settings)
+    known = host.accounts(sight.tables, settings)
     if settings.alias not in known:
         what = f"no account {text(settings.alias)}"
         consequence = "mail for unknown names waits instead of bouncing"
@@ -51,7 +50,7 @@ def _why_passed_over(sight: Sight, name: bytes, account: users.Account) -> str:
         return f"account {text(name)} has a capital letter"
     if len(name) >= users.NAME_LIMIT:
         return f"account {text(name)} has more than {users.NAME_LIMIT - 1} letters"
-    status = told(partial(sight.tables.status, account.home))
+    status = sight.told(partial(sight.tables.status, account.home))
     if status is not None and status.uid != account.uid:
         return f"home {text(account.home)} of account {text(name)} belongs to uid {status.uid}, not to {account.uid}"
     return ""
@@ -60,5 +59,5 @@ def _why_passed_over(sight: Sight, name: bytes, account: users.Account) -> str:
 def _account(sight: Sight, name: bytes) -> tuple[bytes, int | None]:
     """The password file, and the line of an account if it is there."""
     path = os.fsencode(sight.settings.passwd or PASSWD)
-    lines = (told(partial(sight.tables.file, path)) or b"").split(b"\n")
+    lines = (sight.told(partial(sight.tables.file, path)) or b"").split(b"\n")
     return path, next((at for at, line in enumerate(lines, 1) if line.startswith(name + b":")), None)

@@ -75,7 +75,7 @@ def cdb(sight: Sight) -> Iterator[Finding]:
         database = sight.tables.users_cdb()
         sound = database is None or all(database.get(key) is not None for key, _ in records)
     except Unavailable as trouble:
-        if not sight.exact and trouble.reason not in ("cdb-damaged", "cdb-no-break-list"):
+        if sight.blind(trouble) or not (sight.exact or trouble.reason in ("cdb-damaged", "cdb-no-break-list")):
             raise
         records, sound = [], False
     if not sound:

@@ -26,7 +26,7 @@ def unreadable_controls(sight: Sight) -> Iterator[Finding]:
         try:
             host.control_line(sight.tables, sight.settings, name)
         except Unavailable as trouble:
-            if not sight.exact:
+            if sight.blind(trouble) or not sight.exact:
                 raise
             yield Finding(
                 "control-unreadable",
@@ -36,7 +36,9 @@ def unreadable_controls(sight: Sight) -> Iterator[Finding]:
                 "qmail-send does not start: no mail is delivered at all",
                 "make it a plain file that the user qmails can read",
             )
-    me, locals_ = (told(partial(sight.tables.status, sight.path(name))) for name in ("control/me", "control/locals"))
+    me, locals_ = (
+        sight.told(partial(sight.tables.status, sight.path(name))) for name in ("control/me", "control/locals")
+    )
     if me is None and locals_ is None:
         yield Finding(
             "control-me-missing",
@@ -129,7 +131,7 @@ def nobody(sight: Sight) -> Iterator[Finding]:
             answer = sight.answer(Recipient(account, domain))
             missing = answer is not None and answer.verdict is Verdict.REJECT
         else:
-            missing = told(partial(_takes_any, sight, prepend)) is False
+            missing = sight.told(partial(_takes_any, sight, prepend)) is False
         if missing:
             yield Finding(
                 "virtualdomains-no-user",

@@ -26,9 +26,9 @@ def _owners(sight: Sight) -> Iterator[users.User]:
         if user is not None:
             yield user
     settings, owners = sight.settings, sight.tables.owners()
-    for name, account in sorted(host.accounts(settings).items()):
+    for name, account in sorted(host.accounts(sight.tables, settings).items()):
         if name == settings.alias or (
-            not catch_all and account.uid and told(partial(owners.get, account.home)) == account.uid
+            not catch_all and account.uid and sight.told(partial(owners.get, account.home)) == account.uid
         ):
             yield users.User(name, *account, b"-", b"")
 
@@ -47,8 +47,9 @@ def homes(sight: Sight) -> Iterator[Finding]:
             sight.visited[user.home] = Visited(user, names, {})
             dotqmail.judge_home(home, sight.settings.mask)
         except Unavailable as trouble:
-            if not sight.exact and trouble.reason in ("cannot-see", "refused", "home-denied"):
-                raise
+            if sight.blind(trouble):
+                sight.troubles.append(trouble)
+                continue
             remedy = {"home-writable": "chmod o-w it", "home-sticky": "chmod -t it when the user is done"}.get(
                 trouble.reason, f"make it a folder that uid {user.uid} owns and may enter"
             )
@@ -80,8 +81,9 @@ def _dotqmails(sight: Sight, visited: Visited, home: dotqmail.Home) -> Iterator[
             dotqmail.judge_content(dotqmail.Found(name, file, default=False))
             files[name] = file
         except Unavailable as trouble:
-            if not sight.exact:
-                raise
+            if sight.blind(trouble):
+                sight.troubles.append(trouble)
+                continue
             yield (
                 _defers(user, path, file, trouble)
                 if trouble.reason in _CONTENT
@@ -126,7 +128,12 @@ def _no_forward(content: bytes, *, forwards_only: bool) -> int | None:
 
 def _passed_over(sight: Sight, user: users.User, name: bytes, path: bytes) -> Iterator[Finding]:
     """What is there but is no plain file."""
-    status = told(lambda: sight.tables.status(path, Rights(user.uid, user.gid)))
+    status = None
+    try:
+        status = sight.tables.status(path, Rights(user.uid, user.gid))
+    except Unavailable as trouble:
+        if sight.blind(trouble):
+            raise
     if status is None:
         what = "a dangling link"
         yield Finding("dotqmail-dangling", path, None, what, "its address does not exist", "mend or remove the link")

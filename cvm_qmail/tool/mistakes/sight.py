@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cvm_qmail.answer import Answer, Recipient, Unavailable
 from cvm_qmail.lookups import qmail
 from cvm_qmail.rules import dotqmail, users
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
-from cvm_qmail.tables.rights import Switch
+from cvm_qmail.tables import Hazards, Tables
+from cvm_qmail.tables.rights import Switch, drop_groups
 from cvm_qmail.tool import host
-from cvm_qmail.tool.explain import told
+from cvm_qmail.tool.apart import HUNG
 from cvm_qmail.tool.host import Line
+
+T = TypeVar("T")
+
+DENIALS = frozenset({"cannot-see", "refused", "home-denied", "dotqmail-denied"})
+"""Reasons of troubles that may be for want of rights."""
 
 
 class Finding(NamedTuple):
@@ -46,14 +51,16 @@ class Visited(NamedTuple):
 class Sight:
     """What there is to see of a host, looked at once."""
 
-    def __init__(self, settings: Settings) -> None:
-        host.open_tables(settings)  # drops groups
+    def __init__(self, settings: Settings, hazards: Hazards | None = None) -> None:
+        drop_groups()
         self.settings = settings
-        self.tables = Tables(settings)
+        self.tables = Tables(settings, hazards=hazards)
         self.lookup = qmail(self.tables, settings).lookup
         self.exact = Switch().may
         """Whether a refusal is the host's doing, and not for want of rights here."""
         self.visited: dict[bytes, Visited] = {}
+        self.troubles: list[Unavailable] = []
+        """What a rule could not tell, and went on without."""
 
     def path(self, name: str) -> bytes:
         """A file below the qmail home."""
@@ -90,7 +97,7 @@ class Sight:
         try:
             return host.users_cdb(self.tables, self.settings) or []
         except Unavailable as trouble:
-            if not self.exact and trouble.reason != "cdb-damaged":
+            if self.blind(trouble) or not (self.exact or trouble.reason == "cdb-damaged"):
                 raise
             return []
 
@@ -113,7 +120,20 @@ class Sight:
 
     def answer(self, recipient: Recipient) -> Answer | None:
         """What the server says; None: it cannot tell."""
-        return told(lambda: self.lookup(recipient))
+        return self.told(lambda: self.lookup(recipient))
+
+    def told(self, look: Callable[[], T]) -> T | None:
+        """What can be found out; None if it cannot, which is told of where no rule will."""
+        try:
+            return look()
+        except Unavailable as trouble:
+            if self.blind(trouble):
+                self.troubles.append(trouble)
+            return None
+
+    def blind(self, trouble: Unavailable) -> bool:
+        """Whether it tells of this process, not of the host: a look hung, or for want of rights."""
+        return trouble.reason == HUNG or (not self.exact and trouble.reason in DENIALS)
 
 
 Rule = Callable[[Sight], Iterator[Finding]]
