@@ -6,8 +6,8 @@
 
 Progress is a place entered, or processor time used.
 
-Law: what a look returns is that of one pass from beginning to end.  Where nothing is left to be passed
-over, or too much would have to be, the whole look is a trouble.
+Law: what a look returns is that of one pass from beginning to end.  Where nothing can be passed over, or
+too much would have to be, it fails as a whole.
 
 Source: proc_pid_stat(5), proc_pid_mountinfo(5).
 """
@@ -30,7 +30,7 @@ from cvm_qmail.log import unforeseen
 from cvm_qmail.serve import die_with
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Hazards
-from cvm_qmail.tool.show import TEMPORARY, Failure
+from cvm_qmail.tool.show import TEMPORARY, Failure, text
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ _PAGE = 4096
 
 
 def apart(settings: Settings, look: Callable[[Hazards], T]) -> T:
-    """``look(hazards)``, made in a child.  Raises `Unavailable` as it does, or if it hangs too often."""
+    """``look(hazards)``, made in a child.  Raises `Unavailable` as it does, `Failure` if it hangs too often."""
     hung = Hung(settings.qmail_root)
     while True:
         desk = _Desk(hung, settings.lookup_timeout)
@@ -57,7 +57,8 @@ def apart(settings: Settings, look: Callable[[Hazards], T]) -> T:
             return outcome
         place = desk.place
         if not place or len(hung.places) >= LIMIT or not hung.add(place):
-            raise Unavailable("deadline", f"took longer than {settings.lookup_timeout:g} seconds", place)
+            where = text(place) or "the host's own files"
+            raise Failure(f"{where}: no answer within {settings.lookup_timeout:g} seconds", TEMPORARY)
 
 
 class Hung:
