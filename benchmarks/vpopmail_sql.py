@@ -8,7 +8,6 @@ tests' own.
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -65,7 +64,7 @@ def fill(database: Database, home: Path, size: int) -> None:
 
 def settings(bench: Bench, database: Database) -> dict[str, str]:
     """What lets our server ask it."""
-    file = bench.folder / f"credentials.{database.kind}"
+    file = bench.folder / f"credentials.{database.folder.name}"
     file.write_text(f"{database.place}|{USER[database.kind]}|{PASSWORD}|{NAME}\n")
     return {"CVM_VPOPMAIL_BACKEND": database.kind, "CVM_VPOPMAIL_SQL_FILE": str(file), "CVM_WORKERS": "1"}
 
@@ -158,27 +157,25 @@ def driver(bench: Bench, kind: str) -> None:
     """vpopmail: in a database, beside the bare driver."""
     host, asked = host_of(bench), vworld.mix(vworld.ACCOUNTS_ASKED)
     names = [address.account for address in asked]
-    packets = bench.packets(f"sql-{kind}", [Answered(address.packet, ACCEPTED) for address in asked])
+    once = bench.packets(f"sql-{kind}", [Answered(address.packet, ACCEPTED) for address in asked])
+    again = bench.packets(f"sql-{kind}-again", [Answered(address.packet, ACCEPTED) for address in asked[:2000]])
     with running(KINDS[kind]) as database:
         fill(database, host.root / "domains/vpop.example", vworld.ACCOUNTS_ASKED)
         given = settings(bench, database)
         with bench.ours(host, **given) as ours, bare_driver(database, names, bench.pace.seconds) as bare:
-            bench.warm(packets, ours)
-            bench.load(ours, packets, count=WARM)
+            bench.warm(once, ours)
+            bench.load(ours, once, count=WARM)
+            bench.load(ours, again, count=WARM)
             alone = table(given, names, bench.pace.seconds)
-            requests, accounts, plain = bench.in_turn(lambda: bench.load(ours, packets), alone, bare)
-    rate = statistics.median(load.rate for load in requests)
-    beside = ratios(requests, plain)[0]
-    bench.rows.append(
-        Row(
-            f"whole look-ups, accounts in {kind}, one worker, 10,000 at random; beside the bare driver",
-            "",
-            speed(requests),
-            beside,
-            "≥ 2,000 a second",
-            rate >= 2000,
-        )
-    )
+            of_many, of_few, accounts, plain = bench.in_turn(
+                lambda: bench.load(ours, once), lambda: bench.load(ours, again), alone, bare
+            )
+    for what, loads in (("10,000 at random", of_many), ("2000 again and again", of_few)):
+        rate = statistics.median(load.rate for load in loads)
+        name = f"accounts in {kind}, one worker, {what}; beside the bare driver"
+        text, ratio = ratios(loads, plain)
+        met = rate >= 2000 and ratio >= 0.7
+        bench.rows.append(Row(name, "", speed(loads), text, f"≥ 2,000, and 0.7 of {speed(plain)}", met))
     text, ratio = ratios(accounts, plain)
     bench.rows.append(
         Row(
@@ -197,28 +194,15 @@ def size(bench: Bench, kind: str) -> None:
     host = host_of(bench)
     asked = vworld.mix(SMALL)
     packets = bench.packets(f"sql-size-{kind}", [Answered(address.packet, ACCEPTED) for address in asked])
-    with running(KINDS[kind]) as large, _other(kind) as small:
+    with running(KINDS[kind]) as large, running(KINDS[kind]) as small:
         home = host.root / "domains/vpop.example"
         fill(large, home, LARGE)
         fill(small, home, SMALL)
         with (
             bench.ours(host, **settings(bench, large)) as of_large,
-            bench.ours(host, **_moved(settings(bench, small), bench, small)) as of_small,
+            bench.ours(host, **settings(bench, small)) as of_small,
         ):
             against(bench, f"a million accounts in {kind}; beside 1000", (of_large, packets), (of_small, packets), 0.83)
-
-
-@contextmanager
-def _other(kind: str) -> Iterator[Database]:
-    with running(KINDS[kind]) as database:
-        yield database
-
-
-def _moved(given: dict[str, str], bench: Bench, database: Database) -> dict[str, str]:
-    """The same with credentials in another file: two servers, two sockets."""
-    file = bench.folder / f"credentials.{database.kind}.other"
-    os.rename(given["CVM_VPOPMAIL_SQL_FILE"], file)
-    return {**given, "CVM_VPOPMAIL_SQL_FILE": str(file)}
 
 
 def cache(bench: Bench, kind: str) -> None:
