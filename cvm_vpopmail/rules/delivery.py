@@ -51,7 +51,10 @@ RUNS = 8
 """How often vdelivermail is followed for one delivery: it may be run from lines of its own."""
 
 ACTIONS = 1000
-"""Lines for programs and mailboxes that are followed for one delivery."""
+"""Different lines for programs and mailboxes that are followed for one delivery."""
+
+REPEATED = 200_000
+"""Lines for programs and mailboxes, of which many may be the same."""
 
 _ACTION = re.compile(rb"^[|./][^\n]*", re.MULTILINE)
 
@@ -185,6 +188,7 @@ class _Vdelivermail:
         self._policy = policy
         self._runs = 0
         self._followed = 0
+        self._different: set[bytes] = set()
         self._maildirs: dict[tuple[bytes, bytes | None], Outcome | None] = {}
         self._user = delivery.ext.lower()[:NAME_LIMIT]
         self._host = delivery.host.lower()[:NAME_LIMIT]
@@ -196,8 +200,11 @@ class _Vdelivermail:
         for line in lines:
             if line.startswith((b"|", b".", b"/")):
                 self._followed += 1
-                if self._followed > ACTIONS:
-                    raise Unavailable("too-many-lines", f"more than {ACTIONS} lines for programs and mailboxes")
+                self._different.add(line)
+                if len(self._different) > ACTIONS or self._followed > REPEATED:
+                    raise Unavailable(
+                        "too-many-lines", f"more than {ACTIONS} different lines for programs and mailboxes"
+                    )
                 yield line
 
     def run(self, arguments: Sequence[bytes]) -> Outcome:

@@ -15,7 +15,7 @@ from cvm_qmail.rules.dotqmail import DotQmail, Found
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.rights import Rights
 from cvm_vpopmail.accounts import Account, Domain, Flag
-from cvm_vpopmail.rules.delivery import ACTIONS, RUNS, Outcome, Places, judge
+from cvm_vpopmail.rules.delivery import ACTIONS, REPEATED, RUNS, Outcome, Places, judge
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.rules.records import is_domain_record
 
@@ -825,7 +825,7 @@ def test_vdelivermail_is_followed_so_often_and_no_further() -> None:
 
 def test_a_maildir_is_judged_once_however_many_lines_name_it() -> None:
     asked: list[bytes] = []
-    disk = a_disk(dotqmail=b"./Maildir/\n" * (ACTIONS - 1) + b"&ann@example.com\n#\n" * 10_000)
+    disk = a_disk(dotqmail=b"./Maildir/\n&ann@example.com\n#\n" * 10_000)
     find = disk.find
 
     def counted(path: bytes, rights: Rights) -> Any:
@@ -837,20 +837,30 @@ def test_a_maildir_is_judged_once_however_many_lines_name_it() -> None:
     assert len(asked) < 50
 
 
+def many(count: int) -> bytes:
+    """So many different lines, each of which succeeds."""
+    return b"".join(b"|x vdelivermail %d\n" % number for number in range(count))
+
+
 def test_so_many_lines_are_followed_and_no_more() -> None:
-    enough = b"|x vdelivermail\n" * (ACTIONS - 1)  # with the one that runs vdelivermail
+    enough = many(ACTIONS - 1)  # with the one that runs vdelivermail
     assert says("bob@example.com", disk=a_disk(dotqmail=enough), **bob()) == "+ account-dotqmail"
     assert says("bob@example.com", disk=a_disk(dotqmail=enough + b"./Maildir/\n"), **bob()) == "? too-many-lines"
-    assert says("sales@example.com", enough * 2 + b"|x\n", file=b".qmail-sales") == "? too-many-lines"
-    assert says("x@example.com", **aliased("x", lines=[b"./bob/Maildir/"] * (ACTIONS + 1))) == "? too-many-lines"
+    assert says("sales@example.com", many(ACTIONS + 1), file=b".qmail-sales") == "? too-many-lines"
+    assert says("x@example.com", **aliased("x", lines=many(ACTIONS + 1).splitlines())) == "? too-many-lines"
 
 
 def test_lines_of_many_files_are_counted_together() -> None:
-    lines = BOUNCE + b"|x\n" * (ACTIONS // 2)
-    disk = a_disk(dotqmail=b"|x\n" * (ACTIONS // 2 - 1))
+    lines = BOUNCE + many(ACTIONS // 2)
+    disk = a_disk(dotqmail=many(ACTIONS // 2 - 1).upper())
     assert says("bob@example.com", lines, disk=disk, **bob()) == "+ account-dotqmail"
-    disk.file(DD + b"/bob/.qmail", b"|x\n" * (ACTIONS // 2), uid=UID)
+    disk.file(DD + b"/bob/.qmail", many(ACTIONS // 2).upper(), uid=UID)
     assert says("bob@example.com", lines, disk=disk, **bob()) == "? too-many-lines"
+
+
+def test_of_lines_that_are_the_same_there_is_an_end_too() -> None:
+    disk = a_disk(dotqmail=b"|x\n" * REPEATED)
+    assert says("bob@example.com", disk=disk, **bob()) == "? too-many-lines"
 
 
 def test_no_line_of_a_file_is_shown() -> None:
