@@ -24,7 +24,7 @@ from cvm_qmail.tables.cdb import Database, open_database
 from cvm_qmail.tables.changes import TRUST, Changes
 from cvm_qmail.tables.control import ControlFiles
 from cvm_qmail.tables.errors import REFUSED, describe
-from cvm_qmail.tables.files import Status, View, asks_access, open_file
+from cvm_qmail.tables.files import Status, View, asks_access, open_file, open_plain
 from cvm_qmail.tables.folders import Folders
 from cvm_qmail.tables.identity import Identity, same
 from cvm_qmail.tables.kept import Kept, Open
@@ -277,7 +277,9 @@ class Tables:
         """
         if not (self._switch.may or rights == self._switch.own) or not asks_access():
             return function(ByBits(self, rights))
-        looks = Switched(home, self._folders, HIDDEN, self._asked, partial(self._cdb, rights, None))
+        opener = open_plain if self._switch.may and rights == self._switch.own else None
+        cdb = partial(self._cdb, rights, opener)
+        looks = Switched(home, self._folders, HIDDEN, self._asked, cdb, opened=opener or open_file)
         if not self._switch.may:
             return function(looks)
         return self._switch.run(rights, function, looks)

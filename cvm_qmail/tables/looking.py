@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cvm_qmail.answer import Table
 from cvm_qmail.tables.errors import REFUSED
-from cvm_qmail.tables.files import Status, list_names, make_files, open_file, read_all, search
+from cvm_qmail.tables.files import Status, list_names, make_files, read_all, search
 from cvm_qmail.tables.folders import Folders
 
 if TYPE_CHECKING:
@@ -106,14 +106,22 @@ class Switched:
     exact = True
 
     def __init__(
-        self, home: bytes, folders: Folders, hidden: object, ask: Callable[..., object], cdb: OpenDatabase
+        self,
+        home: bytes,
+        folders: Folders,
+        hidden: object,
+        ask: Callable[..., object],
+        cdb: OpenDatabase,
+        *,
+        opened: Callable[[bytes], int],
     ) -> None:
-        """`ask` and `cdb` are those of `Tables`, which tell a trace, and the supervisor."""
+        """`ask` and `cdb` are those of `Tables`, which tell a trace, and the supervisor; `opened` opens a file."""
         self._below = home + b"/"
         self._folders = folders
         self._hidden = hidden
         self._ask = ask
         self._cdb = cdb
+        self._open = opened
         self._known: dict[bytes, os.stat_result | None] = {}
         """What was found on the way, below the home; None: nothing."""
 
@@ -146,7 +154,7 @@ class Switched:
 
     def _read(self, path: bytes) -> bytes:
         self._rely(path)
-        fd = open_file(path)
+        fd = self._open(path)
         try:
             st = os.fstat(fd)
             if not S_ISREG(st.st_mode):

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,42 @@ def test_a_file_of_any_size_is_a_trouble_and_not_read(host: Host) -> None:
     os.chown(place(host), 5001, 5001)
     with pytest.raises(Unavailable, match="dotqmail"):
         dotqmail(host)
+
+
+def test_what_is_no_plain_file_is_not_even_opened(host: Host) -> None:
+    """Opening a socket is refused (ENXIO): who says that it is no plain file has not tried."""
+    host.file("home/joe/x", "data")
+    path = os.fsencode(host.root / "home/joe/x")
+    fd = files.open_plain(path)
+    assert os.pread(fd, 10, 0) == b"data"
+    os.close(fd)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path + b".socket")
+    os.symlink(path + b".socket", path + b".link")
+    for odd in (path + b".socket", path + b".link", os.path.dirname(path)):
+        with pytest.raises(OSError, match="not a plain file"):
+            files.open_plain(odd)
+    with pytest.raises(FileNotFoundError):
+        files.open_plain(path + b".nothing")
+
+
+@pytest.mark.root
+def test_root_opens_nothing_but_plain_files_for_others(host: Host) -> None:
+    """A link in a user's folder may lead to a device of root's."""
+    host.folder("home/joe")
+    path = os.fsencode(host.root / "home/joe/x")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+    tables = Tables(Settings.from_environment(host.environment))
+    looking = partial(tables.looking, tables.own, os.path.dirname(path))
+    for look in (
+        lambda: tables.file(path),
+        lambda: looking(lambda looks: looks.file(path)),
+        lambda: looking(lambda looks: looks.cdb(path)),
+    ):
+        tables.begin()
+        with pytest.raises(Unavailable, match="not a plain file"):
+            look()
 
 
 def test_a_folder_of_so_many_names_is_listed_and_of_more_is_a_trouble(host: Host) -> None:
