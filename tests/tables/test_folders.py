@@ -86,6 +86,7 @@ def names(folders: Folders, home: Path, st: os.stat_result) -> frozenset[bytes] 
     """What one more request gets to know."""
     folders.begin()
     folders.rely(at(home), st)
+    folders._seen[at(home)] = st
     return folders.names(at(home), st)
 
 
