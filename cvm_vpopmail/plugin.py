@@ -12,6 +12,7 @@ from cvm_qmail.lookups import Delivery, Plugin
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import Tables
 from cvm_vpopmail.rules.records import is_domain_record
+from cvm_vpopmail.settings import Vpopmail
 
 if TYPE_CHECKING:
     from cvm_vpopmail.lookup import Host
@@ -36,5 +37,6 @@ def plugin(tables: Tables, settings: Settings) -> Plugin:
         outcome = made().judge(delivery)
         return None if outcome is None else outcome.answer
 
+    Vpopmail.from_settings(settings)  # what is wrong with them is said now
     assumptions = made().assumed() if tables.lasting else ()
     return Plugin(program, repeatable=True, assumptions=assumptions)
