@@ -73,6 +73,17 @@ def connection(host: SqlHost, **more: str) -> Connection:
 # -- rows -------------------------------------------------------------------------------------------
 
 
+def test_what_an_answer_rests_on_is_known_again_and_not_kept(host: SqlHost, asker: Asker) -> None:
+    for _ in range(2):  # the first time the credentials are read
+        rows = asker.rows()
+    evidence = asker.tables.evidence()
+    assert evidence is not None
+    assert rows not in [cell.cell_contents for check in evidence.checks for cell in check.__closure__]  # type: ignore[attr-defined]
+    assert asker.tables.holds(evidence)
+    host.database.sql("UPDATE vpopmail SET pw_gid = 16 WHERE pw_name = 'bob';", NAME)
+    assert not asker.tables.holds(evidence)
+
+
 def test_rows_are_text_in_the_bytes_in_which_vpopmail_gets_them(host: SqlHost, asker: Asker) -> None:
     charset = {"mysql": "latin-1", "pgsql": "utf-8"}[host.database.kind]
     long = "é" * 60
