@@ -41,7 +41,7 @@ need_venv() {
 
 # The development tools, and the project itself as an editable install.
 need_development() {
-    need_venv -e '.[tool,mysql,pgsql]' 'pytest>=8,<10' 'hypothesis>=6.100,<7' 'mypy>=1.11' 'ruff>=0.6' 'build>=1.2'
+    need_venv -e '.[tool,mysql,pgsql]' 'pytest>=8,<10' 'pytest-xdist>=3.5,<4' 'hypothesis>=6.100,<7' 'mypy>=1.11' 'ruff>=0.6' 'build>=1.2'
 }
 
 # The programs that the tests run beside ours.

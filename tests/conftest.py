@@ -19,26 +19,43 @@ REQUIRED = os.environ.get("PEERS_REQUIRED") == "1"
 if os.environ.get("WHEEL") == "1":
     assert "site-packages" in cvm_qmail.__file__, f"{cvm_qmail.__file__} is not the wheel that was to be tested"
 
+MISSING = pytest.StashKey[str]()
+"""What a test that is required lacks."""
+
 NOT_ROOT = "NOT ROOT: homes belong to several users"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what cannot be tested here, loudly; or refuses to test at all."""
-    missing: set[str] = set()
-    for item in items:
-        if item.get_closest_marker("root") and os.geteuid() != 0:
-            item.add_marker(pytest.mark.skip(reason=NOT_ROOT))
-            missing.add(NOT_ROOT)
-        for marker in item.iter_markers("peer"):
-            absent = [name for name in marker.args if shutil.which(name) is None]
-            if absent:
-                item.add_marker(pytest.mark.skip(reason=f"PEER MISSING: {', '.join(absent)}"))
-                missing.update(absent)
-        for marker in item.iter_markers("skipif"):
-            if marker.args[0]:
-                missing.add(marker.kwargs["reason"])
-    if missing and REQUIRED:
-        raise pytest.UsageError(f"PEERS_REQUIRED, but missing: {', '.join(sorted(missing))}")
+    """Skips what cannot be tested here, loudly; where all is required, nothing else is run, and that fails."""
+    lacking = {item: list(_lacking(item)) for item in items}
+    if REQUIRED and any(lacking.values()):
+        items[:] = [item for item in items if lacking[item]]
+        for item in items:
+            item.stash[MISSING] = ", ".join(lacking[item])
+        return
+    for item, reasons in lacking.items():
+        if reasons:
+            item.add_marker(pytest.mark.skip(reason=", ".join(reasons)))
+
+
+def _lacking(item: pytest.Item) -> Iterator[str]:
+    """Why this cannot be tested here."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        yield NOT_ROOT
+    for marker in item.iter_markers("peer"):
+        absent = [name for name in marker.args if shutil.which(name) is None]
+        if absent:
+            yield f"PEER MISSING: {', '.join(absent)}"
+    for marker in item.iter_markers("skipif"):
+        if marker.args[0]:
+            yield marker.kwargs["reason"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fails what is required and cannot be tested."""
+    if MISSING in item.stash:
+        pytest.fail(f"PEERS_REQUIRED, but {item.stash[MISSING]}", pytrace=False)
 
 
 @pytest.fixture

@@ -127,7 +127,8 @@ def test_without_a_descriptor_nothing_is_covered_and_none_is_lost(tree: Path, le
     changes = Changes()
     path = bytes(tree / "a/b/c")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 32, hard))
     taken = []
     try:
         with suppress(OSError):
