@@ -5,6 +5,7 @@ docs/settings.md is checked against `VARIABLES` by a test.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from typing import NamedTuple
@@ -76,6 +77,8 @@ VARIABLES = (
     Variable("VPOPMAIL_DOMAIN", "unset", "domain of logins without one; empty: none"),
 )
 
+BACKENDS = ("cdb", "mysql", "pgsql")
+
 SERVICES = ("smtp", "submission", "pop3", "imap", "webmail")
 
 
@@ -110,7 +113,9 @@ class Vpopmail(NamedTuple):
         domain = env.get("VPOPMAIL_DOMAIN")
         return cls(
             directory=directory,
-            backend=settings.choice("CVM_VPOPMAIL_BACKEND", _backend(directory), ("cdb", "mysql", "pgsql")),
+            backend=settings.choice("CVM_VPOPMAIL_BACKEND", "", BACKENDS)
+            if env.get("CVM_VPOPMAIL_BACKEND")
+            else _backend(directory),
             many_domains=settings.flag("CVM_VPOPMAIL_MANY_DOMAINS", default=True),
             sql_aliases=settings.choice("CVM_VPOPMAIL_VALIAS", "files", ("files", "sql")) == "sql",
             sql_limits=settings.flag("CVM_VPOPMAIL_SQL_LIMITS"),
@@ -138,8 +143,15 @@ def _home() -> bytes:
 
 
 def _backend(directory: bytes) -> str:
+    """By the files that are there.  Raises `BadSetting` where a vpopmail is, and its files cannot be seen."""
     for backend in ("mysql", "pgsql"):
-        if os.path.exists(b"%s/etc/vpopmail.%s" % (directory, backend.encode())):
+        try:
+            os.stat(b"%s/etc/vpopmail.%s" % (directory, backend.encode()))
+        except OSError as error:  # taken for cdb, no account of a database would exist
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR) and os.path.isdir(directory):
+                found = f"cdb, mysql or pgsql, since {os.fsdecode(directory)}/etc cannot be seen: {error.strerror}"
+                raise BadSetting("CVM_VPOPMAIL_BACKEND", "", found) from None
+        else:
             return backend
     return "cdb"
 
