@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -151,13 +151,16 @@ class Database:
     def stopped(self) -> Iterator[None]:
         """Its processes hang: SIGSTOP."""
         pids = self.pids()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        self._signal(pids, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            self._signal(pids, signal.SIGCONT)
+
+    def _signal(self, pids: list[int], number: signal.Signals) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # children come and go
+                os.kill(pid, number)
 
     def pids(self) -> list[int]:
         """The server, and its children."""
