@@ -1,7 +1,7 @@
 """What cvmctl tells people of vpopmail: its questions in words, its names, its remedies, its mistakes.
 
-Law: nothing here decides; no hash and no password leaves `Account`.  Accounts in a database are not
-listed: a list that would need them is a trouble, not a list without them.
+Law: nothing here decides; no hash and no password leaves `Account`.  Names are taken one by one: there
+may be a million.
 
 Source: vpopmail's manual (vadduser, vmoduser, vmkpasswd); vcdb.c.
 """
@@ -25,6 +25,7 @@ from cvm_qmail.tool.survey import Candidate
 from cvm_vpopmail.accounts import Account, Domain, Flag
 from cvm_vpopmail.rules import shell
 from cvm_vpopmail.settings import Vpopmail
+from cvm_vpopmail.tables import sql
 
 # -- its questions --------------------------------------------------------------------------------------
 
@@ -84,16 +85,46 @@ def is_domain(user: User) -> bool:
     return key is not None and key.startswith(b"!") and key.endswith(b"-") and user.dash == b"-" and b"." in user.name
 
 
-def names(tables: Tables, settings: Settings, user: User) -> list[Candidate] | None:
-    """The accounts of a domain; None: it is none."""
-    if not is_domain(user):
-        return None
+def names(tables: Tables, settings: Settings, user: User) -> Iterator[Candidate] | None:
+    """The accounts and aliases of a domain; None: it is none.  Raises `Unavailable` on the way."""
+    return _names(tables, settings, user) if is_domain(user) else None
+
+
+def _names(tables: Tables, settings: Settings, user: User) -> Iterator[Candidate]:
     policy = Vpopmail.from_settings(settings)
-    if policy.backend != "cdb" or policy.sql_aliases:
-        raise Unavailable("unlisted", "its accounts or aliases are in a database, which is not listed", user.name)
-    known = accounts(tables, user)
-    found = [Candidate(name, False) for name in known]
-    return [*found, *(Candidate(name + b"-", True) for name in known if policy.qmail_ext)]
+    for name in filter(None, known(tables, settings, user, policy)):
+        yield Candidate(name, False)
+        if policy.qmail_ext or policy.tmda:
+            yield Candidate(name + b"-", True)
+    if policy.backend != "cdb" and policy.sql_aliases:
+        for name in filter(None, sql.alias_names(_servers(tables, settings, policy), user.name, _wait(settings))):
+            yield Candidate(name, False)
+            if name.endswith(b"-default"):
+                yield Candidate(name.removesuffix(b"default"), True)
+            if policy.qmail_ext:
+                yield Candidate(name + b"-", True)
+    if policy.ezmlm_directory:
+        for name in host.listing(tables, user.home, Rights(user.uid, user.gid)) or []:
+            yield Candidate(name + b"-", True)
+
+
+def known(tables: Tables, settings: Settings, user: User, policy: Vpopmail) -> Iterator[bytes]:
+    """The names of a domain's accounts.  Raises `Unavailable`."""
+    if policy.backend == "cdb":
+        return iter(accounts(tables, user))
+    database = _servers(tables, settings, policy)
+    return sql.names(database, user.name, policy.backend, _wait(settings), many_domains=policy.many_domains)
+
+
+def _servers(tables: Tables, settings: Settings, policy: Vpopmail) -> sql.Paged:
+    from cvm_vpopmail.tables.databases import sql as sql_of
+
+    return sql_of(tables, settings, policy).servers
+
+
+def _wait(settings: Settings) -> float:
+    """Seconds for a page: less than after which this process is taken to hang."""
+    return settings.lookup_timeout * 0.8
 
 
 def accounts(tables: Tables, user: User) -> list[bytes]:

@@ -11,7 +11,7 @@ questions are shown plainly, and a list that would need its names is refused, no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +34,7 @@ def _no_instruction(_line: bytes) -> str | None:
     return None
 
 
-def _no_names(_tables: Tables, _settings: Settings, _user: User) -> list[Candidate] | None:
+def _no_names(_tables: Tables, _settings: Settings, _user: User) -> Iterable[Candidate] | None:
     return None
 
 
@@ -45,8 +45,8 @@ class Helper(NamedTuple):
     """A question and its answer (table, key, value) in words, without secrets; None: not mine."""
     instruction: Callable[[bytes], str | None] = _no_instruction
     """A program line of a .qmail file in words, without secrets; None: not mine."""
-    names: Callable[[Tables, Settings, User], list[Candidate] | None] = _no_names
-    """The extensions that might exist below a user of users/cdb; None: not mine.  Raises `Unavailable`."""
+    names: Callable[[Tables, Settings, User], Iterable[Candidate] | None] = _no_names
+    """The extensions that might exist below a user of users/cdb; None: not mine.  May raise `Unavailable`."""
     remedies: Mapping[str, Callable[[Case], Iterator[str]]] = {}
     """Advice by the reason word of a rejection or trouble."""
     rules: tuple[Callable[[Sight], Iterator[Finding]], ...] = ()

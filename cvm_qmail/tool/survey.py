@@ -9,6 +9,7 @@ Source: dot-qmail(5), qmail-users(5), qmail-send(8).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -118,13 +119,12 @@ class Survey:
         for helper in helpers():
             try:
                 named = helper.names(self._tables, self._settings, user)
+                if named is not None:
+                    self.claimed.add(prefix.lower())
+                    for local, pattern in named:
+                        yield Candidate(prefix + local, pattern)
             except Unavailable as trouble:
                 self.troubles.append(trouble)
-                continue
-            if named is not None:
-                self.claimed.add(prefix.lower())
-                for local, pattern in named:
-                    yield Candidate(prefix + local, pattern)
 
     def _account(self, name: bytes, account: users.Account) -> Iterator[Candidate]:
         """Those of an account; the account alias has what nobody else has as well."""
@@ -199,16 +199,25 @@ def of_domain(all_places: Iterable[Place], domain: bytes) -> list[Place]:
     return [Place(domain, by_name[name].prepend)] if name == domain or by_name[name].wild else []
 
 
-def at_place(candidates: Iterable[Candidate], place: Place) -> Iterator[Candidate]:
-    """The candidates as addresses of this place are written: without what it prepends."""
-    if place.prepend is None:
-        yield from candidates
-        return
-    start = _alike(place.prepend.lower() + b"-")
-    for local, pattern in candidates:
-        if _alike(local).startswith(start):
+class Index:
+    """Candidates, to be found by what their local parts begin with: there may be many, and many places."""
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self._all = sorted((_alike(local), local, pattern) for local, pattern in candidates)
+        self._patterns = {alike for alike, _, pattern in self._all if pattern}
+
+    def at(self, place: Place) -> Iterator[Candidate]:
+        """The candidates as addresses of this place are written: without what it prepends."""
+        if place.prepend is None:
+            yield from (Candidate(local, pattern) for _, local, pattern in self._all)
+            return
+        start = _alike(place.prepend.lower() + b"-")
+        for at in range(bisect_left(self._all, (start,)), len(self._all)):
+            alike, local, pattern = self._all[at]
+            if not alike.startswith(start):
+                break
             yield Candidate(local[len(start) :], pattern)
-        elif pattern and start.startswith(_alike(local)):
+        if any(start[:end] in self._patterns for end in range(len(start))):
             yield Candidate(b"", True)
 
 
@@ -230,11 +239,11 @@ def survey(settings: Settings, domain: bytes | None = None, hazards: Hazards | N
         where = of_domain(where, domain)
         whole = [address for address in whole if address.rpartition(b"@")[2] == domain]
     names = Survey(tables, settings)
-    candidates = names.candidates()
+    candidates = Index(names.candidates())
     found = Found([], [], [], names.troubles)
     for place in where:
         start = b"" if place.prepend is None else place.prepend + b"-"
-        for local, pattern in sorted(set(at_place(candidates, place))):
+        for local, pattern in sorted(set(candidates.at(place))):
             if local or pattern:  # without a local part it would be thrown away, or means the whole domain
                 claimed = (start + local).lower().startswith(tuple(names.claimed))
                 _ask(lookup, Entry(local, pattern, place.domain, place.wild), place.example, found, claimed=claimed)

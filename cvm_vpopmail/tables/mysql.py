@@ -20,14 +20,14 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pymysql
 from pymysql import err
 
 from cvm_vpopmail.sqlconfig import Server
-from cvm_vpopmail.tables.servers import STATEMENTS, Row, Select, Terms, Trouble
+from cvm_vpopmail.tables.servers import PAGE, STATEMENTS, Row, Select, Terms, Trouble
 
 T = TypeVar("T")
 
@@ -70,7 +70,10 @@ _LOGIN_TROUBLES: tuple[type[Exception], ...] = (
 )
 """What PyMySQL raises at a server that refuses, vanishes, wants a login that it does not know, or is none."""
 
-_PREPARE, _EXECUTE, _CLOSE = b"\x16", b"\x17", b"\x19"
+_PREPARE, _EXECUTE, _CLOSE, _FETCH = b"\x16", b"\x17", b"\x19", b"\x1c"
+_READ_ONLY_CURSOR = 1
+_CURSOR, _LAST = 0x40, 0x80
+"""In the server's status: there is a cursor; it has no more rows."""
 _VAR_STRING = b"\xfd\0"
 _TEXT_TYPES = frozenset({0x0F, 0xF9, 0xFA, 0xFB, 0xFC, 0xFD, 0xFE})
 _EOF, _ERROR, _OK = 0xFE, 0xFF, 0x00
@@ -195,6 +198,20 @@ class MySqlConnection:
         given = b"".join(map(_with_length, values))
         return self._transfer(_EXECUTE + statement.head + given, lambda data: _rows(data, statement, select), until)
 
+    def pages(self, select: Select, values: Sequence[bytes], seconds: float) -> Iterator[list[Row]]:
+        """All that the server finds, from a cursor of its own.  Raises `Trouble`."""
+        statement = self._prepare(select, time.monotonic() + seconds)
+        head = _execute_head.pack(statement.number, _READ_ONLY_CURSOR, 1) + statement.head[_execute_head.size :]
+        given = b"".join(map(_with_length, values))
+        until = time.monotonic() + seconds
+        self._transfer(_EXECUTE + head + given, lambda data: _cursor(data, select), until)
+        fetch = _FETCH + struct.pack("<II", statement.number, PAGE)
+        more = True
+        while more:
+            until = time.monotonic() + seconds
+            rows, more = self._transfer(fetch, lambda data: _page(data, len(select.columns)), until)
+            yield rows
+
     # -- statements -------------------------------------------------------------------------------
 
     def _prepare(self, select: Select, until: float) -> _Statement:
@@ -246,7 +263,7 @@ class MySqlConnection:
 
 def _text(select: Select) -> bytes:
     columns = ", ".join(f"CAST(`{name}` AS CHAR)" if name in select.numbers else f"`{name}`" for name in select.columns)
-    keys = " AND ".join(f"`{name}` = ?" for name in select.keys)
+    keys = " AND ".join(f"`{name}` = ?" for name in select.keys) or "1"
     return f"SELECT {columns} FROM `{select.table}` WHERE {keys}".encode()  # noqa: S608  see `Select`
 
 
@@ -307,20 +324,43 @@ def _rows(data: bytes, statement: _Statement, select: Select) -> list[Row]:
             raise Trouble("database-error", "answered another question", lost=True)
         at = _skip(data, end, data[begin])
     columns_end = at
-    at = _skip(data, at, 1)
-    found = []
+    found, _ = _to_the_end(data, _skip(data, at, 1))
+    if columns_end != len(statement.columns):
+        _check_types(data, select)
+        statement.columns = data[:columns_end]
+    return [_row(data, begin, end, len(select.columns)) for begin, end in found]
+
+
+def _to_the_end(data: bytes, at: int) -> tuple[list[tuple[int, int]], int]:
+    """Where the rows from `at` on begin and end, and the server's status behind them."""
+    found: list[tuple[int, int]] = []
     while True:
         begin, end = _packet(data, at)
         if data[begin] == _ERROR:
             raise _error(data, begin, end)
         if data[begin] == _EOF and end - begin < _EOF_LIMIT:
-            break
+            return found, int.from_bytes(data[begin + 3 : begin + 5], "little")
         found.append((begin, end))
         at = end
-    if columns_end != len(statement.columns):
-        _check_types(data, select)
-        statement.columns = data[:columns_end]
-    return [_row(data, begin, end, len(select.columns)) for begin, end in found]
+
+
+def _cursor(data: bytes, select: Select) -> None:
+    """Looks whether a cursor was opened, if the answer is all there.  Raises as `_rows`."""
+    begin, end = _packet(data, 0)
+    if data[begin] == _ERROR:
+        raise _error(data, begin, end)
+    if data[begin] != len(select.columns):
+        raise Trouble("database-error", "answered another question", lost=True)
+    begin, end = _packet(data, _skip(data, end, data[begin]))
+    if data[begin] != _EOF or not int.from_bytes(data[begin + 3 : begin + 5], "little") & _CURSOR:
+        raise Trouble("database-error", "opened no cursor", lost=True)
+    _check_types(data, select)
+
+
+def _page(data: bytes, columns: int) -> tuple[list[Row], bool]:
+    """The rows of a cursor, and whether there are more, if the answer is all there.  Raises as `_rows`."""
+    found, status = _to_the_end(data, 0)
+    return [_row(data, begin, end, columns) for begin, end in found], not status & _LAST
 
 
 def _row(data: bytes, at: int, end: int, count: int) -> Row:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import select as waiting
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from psycopg import OperationalError, pq
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import abc
 
 from cvm_vpopmail.sqlconfig import Server
-from cvm_vpopmail.tables.servers import STATEMENTS, Row, Select, Terms, Trouble
+from cvm_vpopmail.tables.servers import PAGE, STATEMENTS, Row, Select, Terms, Trouble
 
 ROWS_LIMIT = 10_000
 """Rows of an answer: aliases have as many as they have lines."""
@@ -139,12 +139,20 @@ class PgSqlConnection:
         if name is None:
             name = self._prepare(select, until)
         self._send(lambda: self._connection.send_query_prepared(name, values))
-        result = self._result(until)
-        count = len(select.columns)
-        if result.nfields != count or result.ntuples > ROWS_LIMIT:
-            raise Trouble("database-error", f"answered {result.ntuples} rows of {result.nfields} columns", lost=True)
-        get = result.get_value
-        return [[get(row, column) for column in range(count)] for row in range(result.ntuples)]
+        return _rows(self._result(until), select)
+
+    def pages(self, select: Select, values: Sequence[bytes], seconds: float) -> Iterator[list[Row]]:
+        """All that the server finds, from a cursor of its own.  Raises `Trouble`."""
+        self._do(b"BEGIN READ ONLY", time.monotonic() + seconds)
+        declare = b"DECLARE cvm NO SCROLL CURSOR FOR " + _text(select)
+        self._send(lambda: self._connection.send_query_params(declare, values))
+        self._result(time.monotonic() + seconds)
+        more = True
+        while more:
+            self._send(lambda: self._connection.send_query_params(b"FETCH %d FROM cvm" % PAGE, None))
+            result = self._result(time.monotonic() + seconds)
+            yield _rows(result, select)
+            more = result.ntuples == PAGE
 
     def _prepare(self, select: Select, until: float) -> bytes:
         while len(self._statements) >= STATEMENTS:
@@ -204,5 +212,13 @@ class PgSqlConnection:
 
 def _text(select: Select) -> bytes:
     columns = ", ".join(f'"{name}"' for name in select.columns)
-    keys = " AND ".join(f'"{name}" = ${number}' for number, name in enumerate(select.keys, 1))
+    keys = " AND ".join(f'"{name}" = ${number}' for number, name in enumerate(select.keys, 1)) or "true"
     return f'SELECT {columns} FROM "{select.table}" WHERE {keys}'.encode()  # noqa: S608  see `Select`
+
+
+def _rows(result: abc.PGresult, select: Select) -> list[Row]:
+    count = len(select.columns)
+    if result.nfields != count or result.ntuples > ROWS_LIMIT:
+        raise Trouble("database-error", f"answered {result.ntuples} rows of {result.nfields} columns", lost=True)
+    get = result.get_value
+    return [[get(row, column) for column in range(count)] for row in range(result.ntuples)]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from cvm_qmail.answer import Unavailable
@@ -52,11 +52,17 @@ _LEAST = 0.01
 STATEMENTS = 256
 """Prepared statements that a connection keeps: with one table per domain there may be thousands."""
 
+PAGE = 1000
+"""Rows that are taken at a time where there may be very many."""
+
 Row = Sequence[bytes | None]
 
 
 class Select(NamedTuple):
-    """``SELECT columns FROM table WHERE key = ? AND key = ?``.  All of it is ours, or follows the naming rule."""
+    """``SELECT columns FROM table WHERE key = ? AND key = ?``.  All of it is ours, or follows the naming rule.
+
+    Without keys, all rows.
+    """
 
     columns: tuple[str, ...]
     table: str
@@ -86,6 +92,10 @@ class Connection(Protocol):
 
     def rows(self, select: Select, values: Sequence[bytes], until: float) -> list[Row]:
         """What the server finds."""
+        ...
+
+    def pages(self, select: Select, values: Sequence[bytes], seconds: float) -> Iterator[list[Row]]:
+        """All that the server finds, PAGE rows at a time, each within `seconds`.  The connection is of no more use."""
         ...
 
     def close(self) -> None:
@@ -159,6 +169,48 @@ class Servers:
                 if trouble.reason == "database-slow":
                     self._failed(in_use.place, trouble)
         return self._ask_the_first_that_works(select, values, until)
+
+    def pages(self, select: Select, values: Sequence[bytes], seconds: float) -> Iterator[list[Row]]:
+        """All that the first server finds that can be asked, in parts, each within `seconds`; no request waits for it.
+
+        Raises `Unavailable`, perhaps when there were some already.
+        """
+        last = Unavailable("database-settings", "names no server")
+        for server in self._servers():
+            where = _where(self._place(server))
+            try:
+                self._tables.enter(where)
+                yield from self._pages_of(server, where, select, values, seconds)
+                return
+            except Trouble as trouble:
+                last = Unavailable(trouble.reason, trouble.detail, where)
+                if not trouble.lost:
+                    break
+            except Unavailable as trouble:
+                if trouble.reason != "shunned":
+                    raise
+                last = trouble
+        raise last
+
+    def _pages_of(
+        self, server: Server, where: bytes, select: Select, values: Sequence[bytes], seconds: float
+    ) -> Iterator[list[Row]]:
+        """Raises `Trouble` while there is nothing yet; then `Unavailable`."""
+        options, until = self._options, time.monotonic() + seconds
+        terms = Terms(options.tls, options.ca, options.charset, seconds * _PATIENCE, CONNECT, until)
+        connection = self._tables.as_self(lambda: self._connect(server, terms))
+        begun = False
+        try:
+            for rows in connection.pages(select, values, seconds):
+                begun = True
+                yield rows
+                self._tables.enter(where)
+        except Trouble as trouble:
+            if not begun:
+                raise
+            raise Unavailable(trouble.reason, trouble.detail, where) from None
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Lets go of the connection."""

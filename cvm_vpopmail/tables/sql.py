@@ -18,8 +18,9 @@ Source: vmysql.c, vpgsql.c (vauth_getpw, valias_select, vget_limits), vauth_mung
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
+from unicodedata import normalize
 
 from cvm_qmail.answer import Table, Unavailable
 from cvm_vpopmail.accounts import Account, Domain
@@ -57,6 +58,14 @@ class Database(Protocol):
 
     def rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
         """What it finds.  Raises `Unavailable`."""
+        ...
+
+
+class Paged(Protocol):
+    """What answers with very many rows."""
+
+    def pages(self, select: Select, values: Sequence[bytes], seconds: float) -> Iterator[list[Row]]:
+        """What it finds, in parts.  Raises `Unavailable`."""
         ...
 
 
@@ -120,6 +129,40 @@ class Logins:
             if trouble.reason == "database-tables":
                 return None  # nobody makes a table for an alias domain
             raise
+
+
+def names(database: Paged, domain: bytes, backend: str, seconds: float, *, many_domains: bool) -> Iterator[bytes]:
+    """The names of all accounts of a domain in their spellings, a page at a time.  Raises `Unavailable`."""
+    if many_domains:
+        return _first_column(database.pages(Select(("pw_name",), "vpopmail", ("pw_domain",)), (domain,), seconds))
+    return _first_column(database.pages(Select(("pw_name",), table_of(domain, backend), ()), (), seconds))
+
+
+def alias_names(database: Paged, domain: bytes, seconds: float) -> Iterator[bytes]:
+    """The names of all aliases of a domain likewise, once for each line of theirs.  Raises `Unavailable`."""
+    try:
+        yield from _first_column(database.pages(Select(("alias",), "valias", ("domain",)), (domain,), seconds))
+    except Unavailable as trouble:
+        if trouble.reason != "database-tables":
+            raise
+
+
+def _first_column(pages: Iterator[list[Row]]) -> Iterator[bytes]:
+    return (name for rows in pages for row in rows for name in spellings(row[0] or b""))
+
+
+def spellings(name: bytes) -> Iterator[bytes]:
+    """What a server may find `name` under: collations of MySQL ignore case, blanks at the end, and accents."""
+    name = name.lower()
+    yield name
+    if name.endswith(b" "):
+        yield name.rstrip(b" ")
+    if not name.isascii():
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            text = name.decode("latin-1")
+        yield normalize("NFKD", text).encode("ascii", "ignore").lower().rstrip(b" ")
 
 
 class Optional:

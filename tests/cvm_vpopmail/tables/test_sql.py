@@ -15,7 +15,7 @@ from cvm_vpopmail.notices import Board
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.tables import LimitFiles
 from cvm_vpopmail.tables.servers import Row, Select
-from cvm_vpopmail.tables.sql import Logins, Optional, SqlAccounts, SqlAliases, SqlLimits, table_of
+from cvm_vpopmail.tables.sql import Logins, Optional, SqlAccounts, SqlAliases, SqlLimits, spellings, table_of
 
 DOMAIN = Domain(b"example.com", 89, 89, b"/domains/example.com")
 HASH = b"$1$saltsalt$TryCyXcmtdG5ayUO3LdiI0"
@@ -183,3 +183,19 @@ def test_one_that_was_there_and_is_gone_is_a_trouble_for_all_workers() -> None:
     assert SqlAliases(Optional(Rows(), board)).get((b"example.com", b"sales")) is None
     with pytest.raises(Unavailable):
         SqlAliases(Optional(Rows(missing=True), board)).get((b"example.com", b"sales"))
+
+
+# -- names for a list -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "found_under"),
+    [
+        (b"bob", [b"bob"]),
+        (b"Bob ", [b"bob ", b"bob"]),
+        (b"caf\xe9", [b"caf\xe9", b"cafe"]),
+        ("Café".encode(), ["café".encode(), b"cafe"]),
+    ],
+)
+def test_a_name_is_listed_as_the_server_may_find_it(name: bytes, found_under: list[bytes]) -> None:
+    assert list(spellings(name)) == found_under
