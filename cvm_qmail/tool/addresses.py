@@ -77,7 +77,8 @@ def addresses(
     entries = _settled(found, unknown)
     files = _split(entries, form, patterns, omit_inexpressible=omit_inexpressible)
     if not entries and not allow_empty:
-        raise Failure("the list is empty: nothing is written (--allow-empty)", TEMPORARY)
+        whose = "" if domain is None else f" (is {domain} in locals or virtualdomains?)"
+        raise Failure(f"the list is empty{whose}: nothing is written (--allow-empty)", TEMPORARY)
     if patterns is not None:
         write(patterns, as_regexp(files[1]))
     data = FORMATS[form].written(files[0])

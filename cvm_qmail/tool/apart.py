@@ -28,9 +28,9 @@ from typing import Any, NoReturn, TypeVar
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.log import unforeseen
 from cvm_qmail.serve import die_with
-from cvm_qmail.settings import Settings
+from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables import Hazards
-from cvm_qmail.tool.show import TEMPORARY, Failure, text
+from cvm_qmail.tool.show import PERMANENT, TEMPORARY, Failure, text
 
 T = TypeVar("T")
 
@@ -172,6 +172,8 @@ def _look(result: int, lifeline: int, look: Callable[[Hazards], object], desk: _
                 outcome = ("unavailable", trouble)
             except Failure as failure:
                 outcome = ("failure", (failure.message, failure.exit_code))
+            except BadSetting as bad:  # a plug-in's, which is read when the plug-in is made
+                outcome = ("failure", (str(bad), PERMANENT))
             except Exception:  # noqa: BLE001  no traceback reaches a user
                 outcome = ("fault", unforeseen())
             with open(result, "wb") as out:

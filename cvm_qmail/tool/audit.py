@@ -167,6 +167,8 @@ def audit(
         report = audited(LogFiles(map(os.fsencode, logs)), settings, service(factory), shown, workers)
     except sqlite3.Error as error:
         raise Failure(f"the temporary database (see TMPDIR): {error}", TEMPORARY) from None
+    if not report.lines and report.damaged:  # else it looks like good news
+        raise Failure("; ".join(f"{name}: {why}" for name, why in report.damaged), TEMPORARY)
     if as_json:
         show.json_line(_plain(report))
     else:

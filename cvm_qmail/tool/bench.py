@@ -308,7 +308,9 @@ def _ask_on(plan: Plan, number: int, stopping: Callable[[], bool]) -> Tally:
     module, questions, timeout, late = plan.module, plan.questions, plan.timeout, plan.late * 1e9
     expected = {at: question.code for at, question in enumerate(questions) if question.code is not None}
     at = number * len(questions) // plan.clients
-    left = None if plan.requests is None else (plan.requests + plan.clients - 1 - number) // plan.clients
+    left = None
+    if plan.requests is not None:  # as many as there are addresses: each is asked for once
+        left = (number + 1) * plan.requests // plan.clients - number * plan.requests // plan.clients
     asked = 0
     tally = Tally()
     began = time.monotonic_ns()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import IO
@@ -106,9 +106,11 @@ def check(
         with Source(os.fsencode(file)).open() as opened, progress("looking up", plain_size(opened), wanted=bar) as step:
             source = _addresses(opened, mbox, headers, _undelivered(tables), step)
             with Workers(settings, service(factory), workers) as pool:
-                _PRINT[form]((found.count(answer) for answer in answers(source, pool)), found)
+                _PRINT[form](found.count(answer) for answer in answers(source, pool))
     except DAMAGE as damage:
         raise show.Failure(f"{file}: {damage}", TEMPORARY) from None
+    if form is None:  # when the bar is gone
+        _table(found)
     context.exit(found.status)
 
 
@@ -212,21 +214,24 @@ def _fields(answer: Told) -> dict[str, str]:
     )
 
 
-def _as_csv(told: Iterable[Told], _: Tally) -> None:
+def _as_csv(told: Iterable[Told]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(FIELDS)
     for answer in told:
         writer.writerow(escape_text(value) for value in _fields(answer).values())
 
 
-def _as_json(told: Iterable[Told], _: Tally) -> None:
+def _as_json(told: Iterable[Told]) -> None:
     for answer in told:
         show.json_line({name: value or None for name, value in _fields(answer).items()})
 
 
-def _as_table(told: Iterable[Told], tally: Tally) -> None:
-    for _ in told:
-        pass
+def _count(told: Iterable[Told]) -> None:
+    """Only counts."""
+    deque(told, 0)
+
+
+def _table(tally: Tally) -> None:
     total = sum(tally.counts.values())
     rows = sorted(tally.counts.items(), key=lambda row: (_ORDER.index(row[0][0]), -row[1], row[0][1]))
     show.table(
@@ -250,4 +255,4 @@ def _list(mark: str, examples: list[Told], count: int) -> None:
         show.line(f"  and {count - len(examples):,} more: --csv or --json prints them all", "dim")
 
 
-_PRINT: dict[str | None, Callable[[Iterable[Told], Tally], None]] = {"csv": _as_csv, "json": _as_json, None: _as_table}
+_PRINT: dict[str | None, Callable[[Iterable[Told]], None]] = {"csv": _as_csv, "json": _as_json, None: _count}

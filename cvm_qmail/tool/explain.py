@@ -406,7 +406,8 @@ def _plainly(table: str, name: str, value: object) -> str:
         return f"{name}: mode {value.mode & 0o7777:04o}, uid {value.uid}"
     if isinstance(value, list) and table == "listing":
         return f"{name} has {len(value)} names"
-    return f"{table} {name}: {'not there' if value is None else 'found'}"
+    what = name if table == "status" else f"{table} {name}"
+    return f"{what}: {'not there' if value is None else 'found'}"
 
 
 def _trouble(table: str, key: bytes, trouble: Unavailable) -> Step:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from stat import S_ISREG
 from typing import NamedTuple
 
-from cvm_qmail.tool.show import PERMANENT, Failure, escaped, text
+from cvm_qmail.tool.show import PERMANENT, TEMPORARY, Failure, escaped, text
 from cvm_qmail.tool.survey import Entry
 
 
@@ -114,7 +114,10 @@ def write(path: str, data: bytes) -> None:
             raise Failure(f"{path}: found something that is no plain file, and leave it alone", PERMANENT)
         mode = st.st_mode & 0o7777
     folder = os.path.dirname(path) or "."
-    fd, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
+    try:
+        fd, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
+    except OSError as error:
+        raise Failure(f"{path}: cannot be written: {error.strerror}", TEMPORARY) from None
     try:
         with open(fd, "wb") as out:
             out.write(data)

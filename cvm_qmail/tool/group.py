@@ -6,6 +6,7 @@ Law: no traceback reaches a user.  A wrong setting ends with status 100, what ca
 from __future__ import annotations
 
 import errno
+import os
 from importlib import import_module
 
 import click
@@ -51,7 +52,14 @@ class Group(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads on: click's to handle
                 raise
-            raise Failure(str(error), TEMPORARY) from None
+            raise Failure(_words(error), TEMPORARY) from None
+
+
+def _words(error: OSError) -> str:
+    """What it says, without its number."""
+    if not isinstance(error.filename, str | bytes) or error.strerror is None:
+        return error.strerror or str(error)
+    return f"{text(os.fsencode(error.filename))}: {error.strerror}"
 
 
 @click.command(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

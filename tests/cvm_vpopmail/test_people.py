@@ -102,7 +102,7 @@ def test_an_account_in_an_alias_domain(host: VHost) -> None:
     vpopmail account bob: home /home/vpopmail/domains/example.com/bob, quota NOQUOTA, flags (none)
     /home/vpopmail/domains/example.com/bob: mode 0700, uid 89
     /home/vpopmail/domains/example.com/bob can be entered
-    status /home/vpopmail/domains/example.com/bob/.qmail: not there
+    /home/vpopmail/domains/example.com/bob/.qmail: not there
     /home/vpopmail/domains/example.com/bob/Maildir/tmp can be written to
     /home/vpopmail/domains/example.com/bob/Maildir/new can be written to
   accepted: account /home/vpopmail/domains/example.com/bob, user example.com

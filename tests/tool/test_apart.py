@@ -10,10 +10,10 @@ import pytest
 from serving import AN_HOUR, alive, until
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.settings import Settings
+from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables import Hazards
 from cvm_qmail.tool.apart import HUNG, LIMIT, Hung, apart, below, mount_of, mounted
-from cvm_qmail.tool.show import TEMPORARY, Failure
+from cvm_qmail.tool.show import PERMANENT, TEMPORARY, Failure
 
 HURRIED = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "150"})
 PATIENT = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": AN_HOUR})
@@ -90,6 +90,16 @@ def test_a_trouble_is_the_same_trouble_here() -> None:
     with pytest.raises(Unavailable) as trouble:
         apart(PATIENT, fails)
     assert (trouble.value.reason, trouble.value.where) == ("cdb-damaged", b"users/cdb")
+
+
+def test_a_wrong_setting_of_a_plug_in_is_no_fault() -> None:
+    def fails(_: Hazards) -> None:
+        raise BadSetting("CVM_VPOPMAIL_VALIAS", "x", "one of files, sql")
+
+    with pytest.raises(Failure) as failure:
+        apart(PATIENT, fails)
+    assert failure.value.message == "CVM_VPOPMAIL_VALIAS: found 'x', expected one of files, sql"
+    assert failure.value.exit_code == PERMANENT
 
 
 def test_a_fault_is_told_without_its_data() -> None:

@@ -74,6 +74,18 @@ def test_it_asks_no_faster_than_it_is_told(server: Server) -> None:
         assert json.loads(running.communicate(timeout=PATIENCE)[0])["requests"] == 1
 
 
+@pytest.mark.parametrize("clients", [1, 4, 5])
+def test_as_many_requests_as_addresses_ask_for_each_once(server: Server, clients: int) -> None:
+    names = [f"of-{clients}-clients-{number}@example.org" for number in range(6)]
+    measured("-n", "6", "-c", str(clients), server.module, given="".join(f"{name}\n" for name in names))
+
+    def asked() -> list[str]:
+        return [line.split()[1] for line in server.log.read_text().splitlines() if f" of-{clients}-" in line]
+
+    until(lambda: len(asked()) > 6, "all are logged")
+    assert sorted(asked()) == sorted([names[0], *names]), "the first is asked for once more, to see who is there"
+
+
 @pytest.mark.peer("cvm-testclient")
 @pytest.mark.parametrize("scheme", ["cvm-local", "cvm-udp"])
 def test_the_c_program_bears_it_too(host: Host, scheme: str) -> None:

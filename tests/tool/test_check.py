@@ -173,7 +173,7 @@ def test_a_line_that_is_too_long_cannot_be_told(host: Host) -> None:
 @pytest.mark.parametrize(
     ("arguments", "variables", "status", "message"),
     [
-        (["/nonexistent"], {}, 111, "No such file or directory: '/nonexistent'"),
+        (["/nonexistent"], {}, 111, "/nonexistent: No such file or directory"),
         (["--module", "nothing"], {}, 2, "nothing: found no such module, expected one of"),
         ([], {"CVM_QMAIL_MASK": "9"}, 100, "CVM_QMAIL_MASK"),
         ([], {"CVM_QMAIL_PROGRAMS": "nothing"}, 100, "CVM_QMAIL_PROGRAMS"),

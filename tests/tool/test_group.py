@@ -45,7 +45,7 @@ def test_an_unknown_one_is_wrong_usage() -> None:
         (BadSetting("CVM_X", "y", "a number"), 100, "CVM_X"),
         (Unavailable("home", "gone\x1b", b"/h\n"), 111, "cvmctl: /h\\x0a: home: gone\\x1b\n"),
         (NoAnswer("it is silent"), 111, "cvmctl: it is silent\n"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x"), 111, "No space left on device: '/x'"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x"), 111, "cvmctl: /x: No space left on device\n"),
     ],
     ids=lambda value: type(value).__name__,
 )
