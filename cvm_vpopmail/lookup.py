@@ -35,8 +35,8 @@ PATIENCE = 0.8
 class Backend(NamedTuple):
     """Where accounts are."""
 
-    accounts: Callable[[Looks], Table[tuple[Domain, bytes], Account]]
-    """The accounts, for somebody who looks at the disk as a domain's owner."""
+    accounts: Callable[[Looks, bool], Table[tuple[Domain, bytes], Account]]
+    """The accounts, for somebody who looks at the disk as a domain's owner; and whether for a login."""
     aliases: Table[tuple[bytes, bytes], Sequence[bytes]] | None
     limits: Table[Domain, Limits]
     logins: Table[tuple[Domain, bytes, bytes], Account] | None = None
@@ -73,7 +73,7 @@ class Host(NamedTuple):
         def look(looks: Looks) -> rules.Outcome | None:
             places = rules.Places(
                 {} if domain is None else {host: domain},
-                self.backend.accounts(looks),
+                self.backend.accounts(looks, False),
                 self.backend.aliases,
                 self.backend.limits,
                 self.seen(looks),
@@ -105,13 +105,13 @@ def _backend(tables: Tables, settings: Settings, policy: Vpopmail) -> Backend:
     from cvm_vpopmail.tables import databases
 
     sql = databases.sql(tables, settings, policy)
-    return Backend(lambda _: sql.accounts, sql.aliases, sql.limits, sql.logins)
+    return Backend(lambda *_: sql.accounts, sql.aliases, sql.limits, sql.logins)
 
 
 def _files(tables: Tables, policy: Vpopmail) -> Backend:
     """The cdb back end."""
     return Backend(
-        lambda looks: tables.watched("account", CdbAccounts(looks, clear=policy.clear_passwords)),
+        lambda looks, login: tables.watched("account", CdbAccounts(looks, clear=policy.clear_passwords, login=login)),
         None,
         tables.watched("limits", LimitFiles(tables, policy.directory)),
     )
@@ -187,7 +187,7 @@ def _authenticate(host: Host) -> Authenticate:
             return host.backend.logins.get((domain, given, user))
 
         def look(looks: Looks) -> Account | None:
-            return host.backend.accounts(looks).get((domain, user))
+            return host.backend.accounts(looks, True).get((domain, user))
 
         try:
             return host.tables.looking(rights, domain.directory, look)

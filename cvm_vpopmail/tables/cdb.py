@@ -1,8 +1,8 @@
 """Accounts of the cdb back end: ``vpasswd.cdb`` of each domain, or ``vpasswd`` where that cannot be opened.
 
 Law: the cdb decides, however old.  One that is missing or refused sends vpopmail to vpasswd, from
-which it would build a new one; this only reads it.  One that is not sound is a trouble, never "no such
-user".
+which it would build a new one; this only reads it.  For logins that is so only of one that is missing: vchkpw is
+root, whom none is refused.  One that is not sound is a trouble, never "no such user".
 
 Source: vcdb.c (vauth_getpw, vopen_vpasswd, make_vpasswd_cdb).
 """
@@ -19,9 +19,10 @@ from cvm_vpopmail.vpasswd import parse
 class CdbAccounts:
     """A Table of accounts by domain and name in lower case."""
 
-    def __init__(self, looks: Looks, *, clear: bool) -> None:
+    def __init__(self, looks: Looks, *, clear: bool, login: bool = False) -> None:
         """`looks`: as the domains' owner.  `clear`: whether vpopmail was built with clear passwords."""
         self._looks = looks
+        self._login = login
         self._clear = clear
 
     def get(self, key: tuple[Domain, bytes], /) -> Account | None:
@@ -40,7 +41,7 @@ class CdbAccounts:
         try:
             return self._looks.cdb(path, secret=True, sound=True)
         except Unavailable as trouble:
-            if trouble.errno in REFUSED and self._looks.exact:
+            if trouble.errno in REFUSED and self._looks.exact and not self._login:
                 return None
             raise
 
