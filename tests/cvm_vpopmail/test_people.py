@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import cdblib
 import pytest
+from calling import called
 from hosts import a_folder, cdb_bytes, load, systems
 from serving import environment
 from vhosts import AS_THE_ORIGINALS, VHost, materialise
@@ -41,14 +42,7 @@ def host() -> Iterator[VHost]:
 
 
 def cvmctl(host: VHost, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [CVMCTL, *arguments],
-        env={**environment(None, {}), **host.environment, **more},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return called(*arguments, env={**environment(None, {}), **host.environment, **more})
 
 
 def shown(host: VHost, address: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from calling import called
 from databases import NAME, Database, SqlHost, sql_host
 from hosts import a_folder, load, systems
 from serving import environment
@@ -56,14 +57,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[SqlHost]:
 
 
 def listing(host: SqlHost, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [CVMCTL, "list", *arguments],
-        env={**environment(None, {}), **host.environment, **more},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return called("list", *arguments, env={**environment(None, {}), **host.environment, **more})
 
 
 def test_accounts_and_aliases_are_listed(host: SqlHost) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cdblib
 import pytest
+from calling import called
 from hosts import ALIAS_UID, NOFILES, Host
 from serving import PLUGINS, environment, serving
 
@@ -20,6 +21,8 @@ CVMCTL = Path(sys.executable).with_name("cvmctl")
 
 
 def listing(host: Host, *arguments: str, **more: str | None) -> subprocess.CompletedProcess[str]:
+    if "PYTHONPATH" not in more:
+        return called("list", *arguments, env=environment(host, more))
     return subprocess.run(
         [CVMCTL, "list", *arguments],
         env=environment(host, more),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from calling import called
 from hosts import Host
 from planting import ASSIGN, kinds, users_assign
 from serving import PLUGINS, environment
@@ -22,6 +23,8 @@ CVMCTL = Path(sys.executable).with_name("cvmctl")
 
 
 def lint(host: Host, *arguments: str, **more: str | None) -> subprocess.CompletedProcess[str]:
+    if "PYTHONPATH" not in more:
+        return called("lint", *arguments, env=environment(host, more))
     return subprocess.run(
         [CVMCTL, "lint", *arguments],
         env=environment(host, more),

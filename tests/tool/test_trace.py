@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import called
 from hosts import Host, a_folder, as_bytes, load, materialise, systems
 from serving import PLUGINS, Server, environment, serving
 
@@ -38,6 +39,8 @@ SYSTEMS = systems("qmail")
 
 
 def cvmctl(*arguments: str, host: Host | None = None, **more: str | None) -> subprocess.CompletedProcess[str]:
+    if "PYTHONPATH" not in more:
+        return called(*arguments, env=environment(host, more))
     return subprocess.run(
         [CVMCTL, *arguments],
         env=environment(host, more),
