@@ -30,7 +30,7 @@ def split(address: str) -> tuple[str, str]:
     elif ":" in host:
         raise ValueError(f"{address}: an IPv6 address belongs in brackets, like [::1]:port")
     if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise ValueError(f"{address}: expected host:port")
+        raise ValueError(f"{address}: expected host:port, with a port from 1 to 65535")
     return host, port
 
 
