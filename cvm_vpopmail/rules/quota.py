@@ -104,11 +104,11 @@ def _bytes(part: bytes) -> int:
 def over(maildir: bytes, quota_text: bytes | None, message_bytes: int, sight: Sight, now: Callable[[], float]) -> bool:
     """Whether a message of this size is too much for the maildir.
 
-    `quota_text` None: what the header line of its maildirsize says.  `now`: seconds since the
+    `quota_text` None or empty: what the header line of its maildirsize says.  `now`: seconds since the
     epoch, asked for only where the age of maildirsize counts.  Raises `Unavailable`.
     """
     maildir = maildir.rstrip(b"/")
-    quota = parse(_header(maildir, sight) if quota_text is None else quota_text)
+    quota = parse(quota_text or _header(maildir, sight))
     if quota == UNLIMITED:
         return False
     maildir = _top(maildir, sight)
