@@ -47,9 +47,6 @@ STOP = 99
 BOUNCE = b"bounce-no-mailbox"
 DELETE = b"delete"
 
-UNLIMITED = b"NOQUOTA"
-"""The quota with which vdelivermail delivers where neither an account nor a .qmail file leads to the maildir."""
-
 RUNS = 8
 """How often vdelivermail is followed for one delivery: it may be run from lines of its own."""
 
@@ -336,7 +333,7 @@ class _Vdelivermail:
             return Outcome(Answer(verdict, "catch-all-delete"))
         if argument.startswith(b"/"):
             folder = argument if self._places.sight.enters(argument) else self._folder
-            outcome = self._dotqmail(folder) or self._maildir(argument.rstrip(b"/") + b"/Maildir", UNLIMITED, domain)
+            outcome = self._dotqmail(folder) or self._maildir(argument.rstrip(b"/") + b"/Maildir", None, domain)
         else:
             outcome = self._lines([argument], self._folder, None)
         return outcome or Outcome(Answer(Verdict.ACCEPT, "catch-all"))
@@ -361,8 +358,7 @@ class _Vdelivermail:
             return self._again(arguments)
         if not line.endswith(b"/"):  # not shown: the "file" may be a link to one with a password in it
             raise Unavailable("mbox", "vdelivermail cannot deliver to an mbox", file or b"")
-        limit = UNLIMITED if file is None else None  # of an SQL alias or a catch-all: as for a catch-all home
-        return self._maildir(_join(folder, line), limit, self._places.domains.get(self._host))
+        return self._maildir(_join(folder, line), None, self._places.domains.get(self._host))
 
     def _again(self, arguments: Sequence[bytes]) -> Outcome | None:
         outcome = self.run(arguments)
@@ -371,7 +367,7 @@ class _Vdelivermail:
         return None
 
     def _maildir(self, maildir: bytes, limit: bytes | None, domain: Domain | None) -> Outcome | None:
-        """A delivery to a maildir; None if it succeeds.  `limit` None: the one in its maildirsize."""
+        """A delivery to a maildir; None if it succeeds.  `limit` None: its own."""
         key = maildir, limit
         if key not in self._maildirs:
             self._maildirs[key] = self._judge_maildir(maildir, limit, domain)

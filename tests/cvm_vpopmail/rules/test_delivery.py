@@ -673,24 +673,12 @@ def test_a_catch_all_home_is_judged_by_its_own_qmail_file() -> None:
     assert says("no-x@example.com", line, disk=disk) == "+ catch-all"
 
 
-@pytest.mark.parametrize("argument", [f"{DD.decode()}/bob", "./bob/Maildir/"])
-def test_a_catch_all_maildir_has_no_quota(argument: str) -> None:
-    """Its maildirsize may be that of an account, whose quota is not asked for here."""
-    disk = a_disk()
-    disk.file(MAILDIR + b"/maildirsize", FULL, uid=UID)
-    assert says("nobody@example.com", catch_all(argument), disk=disk) == "+ catch-all"
-
-
-def test_the_qmail_file_of_a_catch_all_home_leads_to_a_maildir_with_its_own_limit() -> None:
-    disk = a_disk(dotqmail=b"./Maildir/\n")
-    disk.file(MAILDIR + b"/maildirsize", FULL, uid=UID)
-    assert says("nobody@example.com", catch_all(f"{DD.decode()}/bob"), disk=disk) == "? over-quota"
-
-
-def test_the_maildir_of_an_sql_alias_has_no_quota() -> None:
-    disk = a_disk()
-    disk.file(MAILDIR + b"/maildirsize", FULL, uid=UID)
-    assert says("x@example.com", disk=disk, **aliased("x", lines=[b"./bob/Maildir/"])) == "+ sql-alias"
+def test_a_catch_all_home_has_no_quota_of_an_account() -> None:
+    line = catch_all(f"{DD.decode()}/bob")
+    for header, expected in ((b"100S", "- over-quota"), (b"NOQUOTA", "+ catch-all")):
+        disk = a_disk()
+        disk.file(MAILDIR + b"/maildirsize", header + b"\n100 1\n", uid=UID)
+        assert says("nobody@example.com", line, disk=disk, overquota="reject") == expected
 
 
 def test_where_a_catch_all_home_is_missing_the_domain_s_own_qmail_file_is_read() -> None:
