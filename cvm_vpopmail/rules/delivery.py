@@ -256,7 +256,7 @@ class _Vdelivermail:
                 account = self._places.accounts.get((domain, self._user[: dash.start()]))
                 if account is not None:
                     return self._locked(account) or Outcome(Answer(Verdict.ACCEPT, "tmda"))
-        if self._policy.ezmlm_directory:
+        if self._policy.ezmlm_directory and b"/" not in self._user:
             for dash in reversed(list(_DASH.finditer(self._user))):
                 editor = b"%s/%s/editor" % (domain.directory, self._user[: dash.start()])
                 if self._places.sight.file(editor) is not None:
@@ -282,7 +282,7 @@ class _Vdelivermail:
         home = _join(self._folder, account.directory)
         sight = self._places.sight
         if sight.status(home) is None:
-            if can_make(home, domain, sight):
+            if can_make(account.directory, domain, sight):
                 return Outcome(Answer(Verdict.ACCEPT, "account", where=home))
             return Outcome(Answer(Verdict.REJECT, "home-not-made", where=home))
         folder = home if sight.enters(home) else self._folder
@@ -317,11 +317,15 @@ class _Vdelivermail:
         if not self._policy.default_delivery:
             return None
         path = self._places.qmail_root + b"/control/defaultdelivery"
-        content = self._places.sight.file(path) or b""
-        lines = [line for line in content.split(b"\n") if line and not line.startswith(b"#")]
-        if not lines or b"vdelivermail" in content:
+        content = self._places.sight.file(path)
+        if not content:
             return None
-        return self._lines(lines, folder, path) or Outcome(Answer(Verdict.ACCEPT, "default-delivery", where=path))
+        lines = [line for line in content.removesuffix(b"\n").split(b"\n") if not line.startswith(b"#")]
+        own = next((at for at, line in enumerate(lines) if b"vdelivermail" in line), None)
+        outcome = self._lines(lines[:own], folder, path)
+        if outcome is None and lines and own is None:
+            outcome = Outcome(Answer(Verdict.ACCEPT, "default-delivery", where=path))
+        return outcome  # None: the maildir, after those lines that stand before vdelivermail's
 
     # -- no account -------------------------------------------------------------------------------
 

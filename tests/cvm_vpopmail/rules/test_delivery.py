@@ -492,7 +492,11 @@ def test_without_qmail_ext_only_the_bare_file_is_read() -> None:
         (b"./no/\n", "? maildir"),
         (b"# only a note\n", "+ account"),
         (b"", "+ account"),
-        (b"|exit 100\n|vdelivermail '' delete\n", "+ account"),
+        (b"|vdelivermail '' delete\n", "+ account"),
+        (b"ann@example.org\n|vdelivermail '' delete\n./no/\n", "+ account"),
+        (b"|exit 100\n|vdelivermail '' delete\n", "- program-bounces"),
+        (b"# not vdelivermail\n|exit 100\n", "- program-bounces"),
+        (b"\n", "+ default-delivery"),
     ],
 )
 def test_the_host_s_default_delivery_takes_the_place_of_the_maildir(text: bytes, expected: str) -> None:
