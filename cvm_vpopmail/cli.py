@@ -14,7 +14,15 @@ def main() -> int:
         from cvm_vpopmail import check
 
         return check.main()
-    from cvm_qmail.cli import run
+    from cvm_qmail.cli import USAGE, run
     from cvm_vpopmail.lookup import module
+
+    if sys.argv[1:] == ["--help"]:
+        print(
+            USAGE.format(program="cvm-vpopmail"),
+            "        --check       look whether the databases answer, and tell what is there",
+            sep="",
+        )
+        return 0
 
     return run("cvm-vpopmail", module, sys.argv[1:])
