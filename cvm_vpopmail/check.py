@@ -50,6 +50,9 @@ def main() -> int:
 def check(settings: Settings, policy: Vpopmail, say: Say) -> int:
     """The exit status.  Raises `BadSetting`, `Unavailable`."""
     say(f"vpopmail: {os.fsdecode(policy.directory)}, back end {policy.backend}")
+    if policy.guessed and not os.path.isdir(policy.directory):
+        say("that directory is not there: name it with CVM_VPOPMAIL_DIR")
+        return TEMPORARY
     if policy.backend == "cdb":
         say("accounts are in files: there is nothing to connect to")
         return FINE

@@ -25,7 +25,7 @@ from cvm_vpopmail.rules import login
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.rules.records import is_domain_record
 from cvm_vpopmail.settings import Vpopmail
-from cvm_vpopmail.tables import DefaultDomain, Domains, LimitFiles, Seen
+from cvm_vpopmail.tables import DefaultDomain, Domains, Guess, LimitFiles, Seen
 from cvm_vpopmail.tables.cdb import CdbAccounts
 
 PATIENCE = 0.8
@@ -86,8 +86,9 @@ class Host(NamedTuple):
         return self.tables.looking(rights, delivery.user.home, look)
 
     def assumed(self) -> tuple[str, ...]:
-        """What to say at start of what is taken for granted; nothing where there is no vpopmail."""
-        return tuple(assumptions(self.policy)) if os.path.isdir(self.policy.directory) else ()
+        """What to say at start of what is taken for granted; nothing where nobody speaks of a vpopmail."""
+        there = os.path.isdir(self.policy.directory) or "CVM_VPOPMAIL_DIR" in self.settings.environment
+        return tuple(assumptions(self.policy)) if there else ()
 
     def seen(self, looks: Looks) -> Seen:
         """What somebody sees of the disk, as long as there is time in this request."""
@@ -110,8 +111,14 @@ def _backend(tables: Tables, settings: Settings, policy: Vpopmail) -> Backend:
 
 def _files(tables: Tables, policy: Vpopmail) -> Backend:
     """The cdb back end."""
+    guess = Guess(tables, policy.directory) if policy.guessed else None
+
+    def accounts(looks: Looks, login: bool) -> Table[tuple[Domain, bytes], Account]:
+        read = CdbAccounts(looks, clear=policy.clear_passwords, login=login, guess=guess)
+        return tables.watched("account", read)
+
     return Backend(
-        lambda looks, login: tables.watched("account", CdbAccounts(looks, clear=policy.clear_passwords, login=login)),
+        accounts,
         None,
         tables.watched("limits", LimitFiles(tables, policy.directory)),
     )
@@ -220,6 +227,8 @@ def assumptions(policy: Vpopmail) -> Iterator[str]:
         if given
     ]
     directory = os.fsdecode(policy.directory)
+    if not os.path.isdir(policy.directory):
+        yield f"{directory} is not there: mount it, or correct CVM_VPOPMAIL_DIR"
     yield f"vpopmail in {directory}, back end {policy.backend}, built with {', '.join(built) or 'no options'}"
     yield (
         f"catch-all delete: {policy.delete}; over quota: {policy.overquota}; locked accounts: {policy.locked};"

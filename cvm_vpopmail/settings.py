@@ -79,6 +79,8 @@ VARIABLES = (
 
 BACKENDS = ("cdb", "mysql", "pgsql")
 
+_USUAL = b"/home/vpopmail"
+
 SERVICES = ("smtp", "submission", "pop3", "imap", "webmail")
 
 
@@ -87,6 +89,8 @@ class Vpopmail(NamedTuple):
 
     directory: bytes
     backend: str
+    guessed: bool
+    """Whether the back end is cdb because nothing says otherwise."""
     many_domains: bool
     sql_aliases: bool
     sql_limits: bool
@@ -109,13 +113,14 @@ class Vpopmail(NamedTuple):
     def from_settings(cls, settings: Settings) -> Vpopmail:
         """Raises `BadSetting`."""
         env = settings.environment
-        directory = settings.folder("CVM_VPOPMAIL_DIR", _home())
+        directory = settings.folder("CVM_VPOPMAIL_DIR", _home(settings.passwd))
+        named = settings.choice("CVM_VPOPMAIL_BACKEND", "", BACKENDS) if env.get("CVM_VPOPMAIL_BACKEND") else ""
+        backend = "" if named else seen_backend(directory)
         domain = env.get("VPOPMAIL_DOMAIN")
         return cls(
             directory=directory,
-            backend=settings.choice("CVM_VPOPMAIL_BACKEND", "", BACKENDS)
-            if env.get("CVM_VPOPMAIL_BACKEND")
-            else _backend(directory),
+            backend=named or backend,
+            guessed=not named and backend == "cdb",
             many_domains=settings.flag("CVM_VPOPMAIL_MANY_DOMAINS", default=True),
             sql_aliases=settings.choice("CVM_VPOPMAIL_VALIAS", "files", ("files", "sql")) == "sql",
             sql_limits=settings.flag("CVM_VPOPMAIL_SQL_LIMITS"),
@@ -135,14 +140,24 @@ class Vpopmail(NamedTuple):
         )
 
 
-def _home() -> bytes:
+def _home(passwd: str | None) -> bytes:
+    """Where vpopmail usually is; `passwd` takes the place of /etc/passwd."""
+    if passwd is None:
+        try:
+            return os.fsencode(pwd.getpwnam("vpopmail").pw_dir).rstrip(b"/") or _USUAL
+        except KeyError:
+            return _USUAL
     try:
-        return os.fsencode(pwd.getpwnam("vpopmail").pw_dir).rstrip(b"/") or b"/home/vpopmail"
-    except KeyError:
-        return b"/home/vpopmail"
+        with open(passwd, "rb") as lines:
+            fields = (line.rstrip(b"\n").split(b":") for line in lines)
+            return next(
+                (field[5].rstrip(b"/") for field in fields if field[0] == b"vpopmail" and len(field) > 5), _USUAL
+            )
+    except OSError:
+        return _USUAL
 
 
-def _backend(directory: bytes) -> str:
+def seen_backend(directory: bytes) -> str:
     """By the files that are there.  Raises `BadSetting` where a vpopmail is, and its files cannot be seen."""
     for backend in ("mysql", "pgsql"):
         try:

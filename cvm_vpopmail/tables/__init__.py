@@ -17,6 +17,7 @@ from cvm_qmail.tables.errors import REFUSED, TEMPORARY
 from cvm_qmail.tables.files import Status
 from cvm_vpopmail.accounts import Domain
 from cvm_vpopmail.rules.limits import Limits, parse
+from cvm_vpopmail.settings import BadSetting, seen_backend
 
 
 class Domains:
@@ -113,6 +114,36 @@ class Seen:
         except Unavailable as trouble:
             self._if_told(trouble)
             return False
+
+
+class Guess:
+    """That accounts are in cdb files, where nobody has said so.
+
+    It is looked at again before an account is said to be missing: vpopmail's directory may have been mounted,
+    or moved to a database, since the server was started, or be another one than the settings name.
+    """
+
+    def __init__(self, tables: Tables, directory: bytes) -> None:
+        self._tables = tables
+        self._directory = directory
+
+    def confirm(self, *, files: bool) -> None:
+        """Raises `Unavailable` where it may be wrong.  `files`: whether the domain has a vpasswd of any kind."""
+
+        def holds() -> bool:
+            try:
+                return seen_backend(self._directory) == "cdb" and (files or os.path.isdir(self._directory))
+            except BadSetting:
+                return False
+
+        if not self._tables.as_self(holds):
+            raise Unavailable(
+                "backend-unknown",
+                "no vpopmail is there, or one with a database: name it with CVM_VPOPMAIL_DIR and"
+                " CVM_VPOPMAIL_BACKEND, or start the server again",
+                self._directory,
+            )
+        self._tables.rests_on(holds)
 
 
 class LimitFiles:

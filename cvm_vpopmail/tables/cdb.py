@@ -13,15 +13,20 @@ from cvm_qmail.answer import Table, Unavailable
 from cvm_qmail.tables import Looks
 from cvm_qmail.tables.errors import REFUSED
 from cvm_vpopmail.accounts import Account, Domain
+from cvm_vpopmail.tables import Guess
 from cvm_vpopmail.vpasswd import parse
 
 
 class CdbAccounts:
     """A Table of accounts by domain and name in lower case."""
 
-    def __init__(self, looks: Looks, *, clear: bool, login: bool = False) -> None:
-        """`looks`: as the domains' owner.  `clear`: whether vpopmail was built with clear passwords."""
+    def __init__(self, looks: Looks, *, clear: bool, login: bool = False, guess: Guess | None = None) -> None:
+        """`looks`: as the domains' owner.  `clear`: whether vpopmail was built with clear passwords.
+
+        `guess`: that accounts are here, if nobody said so.
+        """
         self._looks = looks
+        self._guess = guess
         self._login = login
         self._clear = clear
 
@@ -31,11 +36,17 @@ class CdbAccounts:
         if not name:
             return None
         cdb = self._database(domain.directory + b"/vpasswd.cdb")
-        if cdb is None:
-            value = self._from_text(domain.directory + b"/vpasswd", name)
-        else:
+        text = None
+        if cdb is not None:
             value = cdb.get(name)
-        return None if value is None else parse(name, value, clear=self._clear)
+        else:
+            text = self._looks.file(domain.directory + b"/vpasswd", secret=True)
+            value = None if text is None else _in_text(text, name)
+        if value is not None:
+            return parse(name, value, clear=self._clear)
+        if self._guess is not None:
+            self._guess.confirm(files=cdb is not None or text is not None)
+        return None
 
     def _database(self, path: bytes) -> Table[bytes, bytes] | None:
         try:
@@ -45,13 +56,14 @@ class CdbAccounts:
                 return None
             raise
 
-    def _from_text(self, path: bytes, name: bytes) -> bytes | None:
-        """The rest of the first line of this name."""
-        text = self._looks.file(path, secret=True)
-        if text is None:
+
+def _in_text(text: bytes, name: bytes) -> bytes | None:
+    """The rest of the first line of this name."""
+    wanted = name + b":"
+    if text.startswith(wanted):
+        at = 0
+    else:
+        at = text.find(b"\n" + wanted) + 1
+        if not at:
             return None
-        wanted = name + b":"
-        at = 0 if text.startswith(wanted) else text.find(b"\n" + wanted) + 1
-        if not at and not text.startswith(wanted):
-            return None
-        return text[at + len(wanted) :].partition(b"\n")[0]
+    return text[at + len(wanted) :].partition(b"\n")[0]
