@@ -86,7 +86,8 @@ def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
         return 0
     scheme, _, address = arguments[0].partition(":") if len(arguments) == 1 else ("", "", "")
     if scheme not in _SCHEMES or not address:
-        raise Failure("wrong usage\n" + USAGE.format(program=program), USAGE_STATUS)
+        given = " ".join(arguments).encode("unicode_escape", "backslashreplace").decode("ascii")
+        raise Failure(f"wrong usage: found {given!r}, expected:\n" + USAGE.format(program=program), USAGE_STATUS)
     _hold_standard_descriptors()
     return _SCHEMES[scheme](program, factory, Settings.from_environment(), address, takeover)
 

@@ -238,12 +238,16 @@ def questions_in(data: bytes, name: str, packing: Packing) -> Iterator[Question]
 # -- the clients --------------------------------------------------------------------------------------
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
 def run(plan: Plan) -> Tally:
     """Carries the plan out; an interrupt ends it early."""
     parent = os.getpid()
     ready, go = os.pipe()
     pipes: dict[int, int] = {}
     """Where each client reports, and its process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # until a client is ready to stop in good order
     for number in range(plan.clients):
         reading, writing = os.pipe()
         pid = os.fork()
@@ -257,6 +261,7 @@ def run(plan: Plan) -> Tally:
     os.close(go)  # all of them begin now
     tally = Tally()
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _gather(pipes, tally, None)
     except KeyboardInterrupt:
         for pid in pipes.values():
@@ -293,8 +298,9 @@ def _live(plan: Plan, number: int, ready: int, writing: int, parent: int) -> NoR
         stop = True
 
     try:
-        for wanted in (signal.SIGINT, signal.SIGTERM):
+        for wanted in _STOPPING:
             signal.signal(wanted, on_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         os.read(ready, 1)
         tally = _ask_on(plan, number, lambda: stop or os.getppid() != parent)
         with open(writing, "wb") as out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -151,6 +152,7 @@ def test_no_descriptor_is_lost(path: Path) -> None:
         os.close(fd)
         raise OSError(5, "made up")
 
+    gc.collect()  # of what other tests have left
     before = os.listdir("/proc/self/fd")
     kept = Counting(path)
     failing = Kept(os.fsencode(path), "trouble", make)
