@@ -160,8 +160,8 @@ class Stored:
 
 _ALGORITHMS: dict[tuple[bytes, str], Callable[[Stored, Challenge], HMAC | Digest]] = {
     (b"CRAM-MD5", "smtp"): Stored._cram_md5,  # noqa: SLF001  its own
-    (b"CRAM-MD5", "submission"): Stored._cram_md5,  # noqa: SLF001
-    (b"APOP", "pop3"): Stored._apop,  # noqa: SLF001
+    (b"CRAM-MD5", "submission"): Stored._cram_md5,  # noqa: SLF001  its own
+    (b"APOP", "pop3"): Stored._apop,  # noqa: SLF001  its own
 }
 
 

@@ -51,7 +51,7 @@ class Counted(Disk):
         super().__init__()
         self.calls = 0
 
-    def find(self, path: bytes, rights: Rights) -> tuple[bytes, object]:  # type: ignore[override]
+    def find(self, path: bytes, rights: Rights) -> tuple[bytes, object]:  # type: ignore[override]  # of any names, not of those made here
         """See `Disk`."""
         self.calls += 1
         assert b"\0" not in path, path
@@ -86,7 +86,7 @@ def outcome(disk: Disk, user: bytes, lines: bytes) -> str:
         {b"d.example": DOMAIN},
         {(DOMAIN, b"bob"): BOB},
         None,
-        Asking(lambda _: Limits()),  # type: ignore[arg-type]
+        Asking(lambda _: Limits()),  # type: ignore[arg-type]  # Asking is not generic
         disk.seen_by(RIGHTS),
         89,
         b"/q",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from databases import Database, MariaDb, PostgreSql, running
@@ -56,6 +56,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fails what is required and cannot be tested."""
     if MISSING in item.stash:
         pytest.fail(f"PEERS_REQUIRED, but {item.stash[MISSING]}", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What turns out to be impossible only when it is tried fails, too, where all is required."""
+    report = yield
+    if REQUIRED and report.skipped:
+        report.outcome = "failed"
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+        report.longrepr = f"PEERS_REQUIRED, but {reason}"
+    return report
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ ROOT = b"/host"
 class Asking:
     """A Table made of a function."""
 
-    def __init__(self, get: Callable[[bytes], Any]) -> None:
+    def __init__(self, get: Callable[[Any], Any]) -> None:
         self.get = get
 
 

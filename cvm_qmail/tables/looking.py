@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable
 from stat import S_ISDIR, S_ISLNK, S_ISREG
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cvm_qmail.answer import Table
 from cvm_qmail.tables.errors import REFUSED
@@ -97,6 +97,17 @@ class ByBits:
         return self._tables.cdb(path, self._rights, secret=secret, sound=sound)
 
 
+V = TypeVar("V")
+
+
+class Ask(Protocol):
+    """`Tables` asking for a plug-in."""
+
+    def __call__(self, name: str, function: Callable[[bytes], V], path: bytes, shown: object, /) -> V | None:
+        """``function(path)``; None if there is no such thing.  A trace sees `shown` in the place of its value."""
+        ...
+
+
 OpenDatabase = Callable[[bytes, bool, bool], Table[bytes, bytes] | None]
 
 
@@ -110,7 +121,7 @@ class Switched:
         home: bytes,
         folders: Folders,
         hidden: object,
-        ask: Callable[..., object],
+        ask: Ask,
         cdb: OpenDatabase,
         *,
         opened: Callable[[bytes], int],
@@ -127,15 +138,15 @@ class Switched:
 
     def file(self, path: bytes, /, *, secret: bool = False) -> bytes | None:
         """Content of a plain file."""
-        return self._ask("file", self._read, path, self._hidden if secret else None)  # type: ignore[return-value]
+        return self._ask("file", self._read, path, self._hidden if secret else None)
 
     def status(self, path: bytes, /) -> Status | None:
         """What stat(2) says."""
-        return self._ask("status", self._status, path, None)  # type: ignore[return-value]
+        return self._ask("status", self._status, path, None)
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
         """The names in a folder."""
-        return self._ask("listing", self._listing, path, None)  # type: ignore[return-value]
+        return self._ask("listing", self._listing, path, None)
 
     def enters(self, path: bytes, /) -> bool:
         """Whether chdir(2) succeeds."""
@@ -143,7 +154,7 @@ class Switched:
 
     def writable(self, path: bytes, /) -> bool | None:
         """Whether files may be made in the folder."""
-        return self._ask("writable", self._writable, path, None)  # type: ignore[return-value]
+        return self._ask("writable", self._writable, path, None)
 
     def cdb(self, path: bytes, /, *, secret: bool = False, sound: bool = False) -> Table[bytes, bytes] | None:
         """A constant database."""

@@ -22,7 +22,7 @@ def main() -> int:
     """The command `cvmctl`."""
     try:
         import click  # noqa: F401  whether it is there
-        import rich  # noqa: F401
+        import rich  # noqa: F401  whether it is there
     except ImportError as missing:
         print(
             f"cvmctl needs the package {missing.name or 'click'}: install it with  pip install 'cvm-qmail[tool]'",

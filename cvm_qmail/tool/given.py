@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from stat import S_ISREG
-from typing import Any
 
 import click
 
@@ -49,5 +48,5 @@ def module_named(name: str) -> ModuleFactory:
     modules = installed("cvm_qmail.modules")
     if name not in modules:
         raise click.BadParameter(f"{name}: found no such module, expected one of {', '.join(sorted(modules))}")
-    factory: Any = modules[name]()
-    return factory  # type: ignore[no-any-return]
+    factory: ModuleFactory = modules[name]()
+    return factory

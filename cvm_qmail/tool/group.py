@@ -22,11 +22,11 @@ from cvm_qmail.tool.show import PERMANENT, TEMPORARY, Failure, text
 class Group(click.Group):
     """The subcommands of `COMMANDS`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click calls it so
         """Their names."""
         return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click calls it so
         """The subcommand of that name."""
         if cmd_name not in COMMANDS:
             return None
@@ -34,7 +34,7 @@ class Group(click.Group):
         command: click.Command = getattr(import_module(f"cvm_qmail.tool.{module}"), module)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click calls it so
         """Lists them without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
