@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from memory import Asking
-from vmemory import NOW, Disk, policy_of
+from vmemory import NOW, Disk, Node, policy_of
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
 from cvm_qmail.lookups import Delivery
@@ -51,7 +51,7 @@ class Counted(Disk):
         super().__init__()
         self.calls = 0
 
-    def find(self, path: bytes, rights: Rights) -> tuple[bytes, object]:  # type: ignore[override]  # of any names, not of those made here
+    def find(self, path: bytes, rights: Rights) -> tuple[bytes, Node]:
         """See `Disk`."""
         self.calls += 1
         assert b"\0" not in path, path
@@ -86,7 +86,7 @@ def outcome(disk: Disk, user: bytes, lines: bytes) -> str:
         {b"d.example": DOMAIN},
         {(DOMAIN, b"bob"): BOB},
         None,
-        Asking(lambda _: Limits()),  # type: ignore[arg-type]  # Asking is not generic
+        Asking(lambda _: Limits()),
         disk.seen_by(RIGHTS),
         89,
         b"/q",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hosts import ALIAS_UID, NOFILES, Host, plain_host
 
@@ -66,8 +66,8 @@ def alias_file(name: str, text: str) -> Callable[[Host], object]:
     return lambda host: host.file(f"alias/{name}", text, uid=ALIAS_UID, gid=NOFILES)
 
 
-def assigned(*lines: str, **how: object) -> Callable[[Host], object]:
-    return lambda host: users_assign(host, *lines, **how)  # type: ignore[arg-type]
+def assigned(*lines: str, **how: Any) -> Callable[[Host], object]:
+    return lambda host: users_assign(host, *lines, **how)
 
 
 def found(host: Host) -> list[Finding]:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from hosts import Host, a_folder
+from hosts import a_folder
 
 from cvm_qmail import client, wire
 from cvm_qmail.wire import Credential
@@ -38,6 +38,14 @@ def until(condition: Callable[[], T], what: str = "") -> T:
         assert time.monotonic() < end, f"did not come true: {what or condition}"
         time.sleep(0.005)
     return value
+
+
+class Served(Protocol):
+    """A host of any kind."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a server needs to look at it."""
 
 
 class Server(NamedTuple):
@@ -114,7 +122,7 @@ def finish(connection: socket.socket, packet: bytes = b"") -> bytes:
 
 
 def run(
-    *arguments: str | Path, host: Host | None = None, data: bytes = b"", **more: str | None
+    *arguments: str | Path, host: Served | None = None, data: bytes = b"", **more: str | None
 ) -> subprocess.CompletedProcess[bytes]:
     """cvm-qmail, or another program if the first argument is a path, to its end; `more`: environment variables."""
     command = arguments if arguments and isinstance(arguments[0], Path) else (CVM_QMAIL, *arguments)
@@ -151,7 +159,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(host: Host | None, more: Mapping[str, str | None]) -> dict[str, str]:
+def environment(host: Served | None, more: Mapping[str, str | None]) -> dict[str, str]:
     """This process's environment, the host's, and `more`; None takes a variable away."""
     merged: dict[str, str | None] = {**os.environ, **(host.environment if host else {}), **more}
     return {name: value for name, value in merged.items() if value is not None}
@@ -159,7 +167,7 @@ def environment(host: Host | None, more: Mapping[str, str | None]) -> dict[str, 
 
 @contextmanager
 def serving(
-    host: Host,
+    host: Served,
     *arguments: str,
     program: str | Path = CVM_QMAIL,
     wrapper: Sequence[str | Path] = (),

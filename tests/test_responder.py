@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from memory import ask, module, request, responding, small
@@ -357,7 +358,8 @@ def test_an_acceptance_without_facts_is_a_fault_of_the_module_and_temporary() ->
 
 
 def test_facts_that_are_none_are_a_fault_of_the_module_and_temporary() -> None:
-    unforeseen_by(lambda *_: YES._replace(facts=JOE._replace(userid="5001")))  # type: ignore[arg-type]  # the fault
+    wrong: Any = "5001"
+    unforeseen_by(lambda *_: YES._replace(facts=JOE._replace(userid=wrong)))
 
 
 def test_an_answer_that_is_none_is_a_fault_of_the_module_and_temporary() -> None:

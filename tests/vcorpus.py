@@ -33,7 +33,7 @@ def faults(
     found = []
     with a_folder() as root:
         host = made(path, system, root, database)
-        with serving(host, program=program, **AS_THE_ORIGINALS) as server:  # type: ignore[arg-type]
+        with serving(host, program=program, **AS_THE_ORIGINALS) as server:
             for case in system["cases"]:
                 got = outcome(server.ask(*recipient(case)))
                 if module and got == "remote" and not is_ours(system, case):
@@ -62,8 +62,8 @@ def login_faults(path: Path, system: dict[str, Any], database: Database | None =
         host = made(path, system, root, database)
         kinds = {(case["service"], tuple(sorted(case.get("env", {}).items()))) for case in system["auth_cases"]}
         for service, env in sorted(kinds):
-            more = {**dict(env), "CVM_VPOPMAIL_SERVICE": service, "CVM_LOOKUP_SECRET": None}
-            with serving(host, program=CVM_VPOPMAIL, **more) as server:  # type: ignore[arg-type]
+            more: dict[str, Any] = {**dict(env), "CVM_VPOPMAIL_SERVICE": service, "CVM_LOOKUP_SECRET": None}
+            with serving(host, program=CVM_VPOPMAIL, **more) as server:
                 for case in system["auth_cases"]:
                     if (case["service"], tuple(sorted(case.get("env", {}).items()))) == (service, env):
                         fault = login_fault(path.stem, server.module, case)

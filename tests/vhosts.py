@@ -62,7 +62,7 @@ def variables(system: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-AS_THE_ORIGINALS = {"CVM_VPOPMAIL_DELETE": "accept", "CVM_VPOPMAIL_OVERQUOTA": "reject"}
+AS_THE_ORIGINALS: dict[str, Any] = {"CVM_VPOPMAIL_DELETE": "accept", "CVM_VPOPMAIL_OVERQUOTA": "reject"}
 """Policies with which ours and vpopmail's answers can be compared."""
 
 

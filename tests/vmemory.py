@@ -281,7 +281,7 @@ class Databases(NamedTuple):
             value = self._value(domain.directory, name, rights) if name else None
             return None if value is None else parse(name, value, clear=self.clear)
 
-        return Asking(get)  # type: ignore[return-value]
+        return Asking(get)
 
     def _value(self, directory: bytes, name: bytes, rights: Rights) -> bytes | None:
         """The cdb decides; where it cannot be opened, the first line of the name in vpasswd."""
@@ -343,7 +343,7 @@ def from_corpus(system: Mapping[str, Any]) -> VMemory:
         disk,
         dict(_domains(users_cdb or {})),
         Databases(databases, disk, policy.clear_passwords).seen_by,
-        Asking(limits_of),  # type: ignore[arg-type]
+        Asking(limits_of),
         policy,
         _placed(system["qmail_dir"]),
     )

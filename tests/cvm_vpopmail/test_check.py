@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from databases import NAME, Database, SqlHost, sql_host
@@ -25,8 +26,8 @@ def host(database: Database) -> Iterator[SqlHost]:
         yield sql_host(root, database)
 
 
-def check(host: SqlHost, **more: str) -> tuple[int, str]:
-    done = run(CVM_VPOPMAIL, "--check", host=host, **more)  # type: ignore[arg-type]
+def check(host: SqlHost, **more: Any) -> tuple[int, str]:
+    done = run(CVM_VPOPMAIL, "--check", host=host, **more)
     said = (done.stdout + done.stderr).decode()
     assert "testdbpass" not in said
     assert "Traceback" not in said

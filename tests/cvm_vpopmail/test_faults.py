@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosts import a_folder
@@ -242,8 +243,8 @@ def logins(vhost: VpopmailHost) -> Iterator[Server]:
     ann, bob = vhost.lines(DD, "ann"), lines.splitlines(keepends=True)[1]
     vhost.put(VPASSWD, ann + bob)
     vhost.at(CDB).unlink()
-    more = {"CVM_LOOKUP_SECRET": None, "CVM_LOOKUP_TIMEOUT": "400", "CVM_WORKERS": "2"}
-    with serving(vhost, program=CVM_VPOPMAIL, **more) as server:  # type: ignore[arg-type]
+    more: dict[str, Any] = {"CVM_LOOKUP_SECRET": None, "CVM_LOOKUP_TIMEOUT": "400", "CVM_WORKERS": "2"}
+    with serving(vhost, program=CVM_VPOPMAIL, **more) as server:
         yield server
 
 

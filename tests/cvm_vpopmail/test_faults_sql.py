@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from databases import NAME, Database, SqlHost, full_port, network, sql_host
@@ -42,8 +42,8 @@ def host(database: Database) -> Iterator[SqlHost]:
 
 
 @contextmanager
-def serving_sql(host: SqlHost, **more: str) -> Iterator[Server]:
-    with serving(host, program=CVM_VPOPMAIL, **{**SETTINGS, **more}) as server:  # type: ignore[arg-type]
+def serving_sql(host: SqlHost, **more: Any) -> Iterator[Server]:
+    with serving(host, program=CVM_VPOPMAIL, **{**SETTINGS, **more}) as server:
         yield server
         assert "unforeseen" not in server.log.read_text()
         assert "killed" not in server.log.read_text(), "the supervisor had to end what a driver should have"
@@ -274,7 +274,7 @@ def test_two_servers_and_one_database_give_the_same_answers(host: SqlHost) -> No
 
 def test_an_answer_that_is_given_again_is_the_one_of_this_moment(host: SqlHost) -> None:
     away = "UPDATE vpopmail SET pw_gid = {} WHERE pw_name = 'bob';"
-    with serving(host, **{**SETTINGS, "CVM_WORKERS": "1"}) as server:  # type: ignore[arg-type]  the plug-in remembers
+    with serving(host, **{**SETTINGS, "CVM_WORKERS": "1"}) as server:  # the plug-in remembers
         for _ in range(3):
             for _ in range(5):
                 assert ask(server, "bob").code == 0

@@ -110,7 +110,7 @@ def host() -> Iterator[VHost]:
 
 def started(host: VHost, program: Path = CVM_VPOPMAIL, **how: Any) -> Any:
     """A server; without a secret it answers logins."""
-    return serving(host, program=program, **{"CVM_LOOKUP_SECRET": None, **how})  # type: ignore[arg-type]
+    return serving(host, program=program, **{"CVM_LOOKUP_SECRET": None, **how})
 
 
 SECRET = "open sesame"
@@ -503,8 +503,8 @@ def test_a_chain_of_both_says_what_the_plugin_says(name: str) -> None:
         host = materialise(system, root)
         aside = f"{root}/home/vpopmail/bin/vdelivermail"
         with (
-            serving(host, **AS_THE_ORIGINALS) as plugin,  # type: ignore[arg-type]
-            serving(host, CVM_QMAIL_LOOKASIDE=aside, **AS_THE_ORIGINALS) as first,  # type: ignore[arg-type]
+            serving(host, **AS_THE_ORIGINALS) as plugin,
+            serving(host, CVM_QMAIL_LOOKASIDE=aside, **AS_THE_ORIGINALS) as first,
             started(host, CVM_LOOKUP_SECRET="", **AS_THE_ORIGINALS) as second,
         ):
             together = pool.map(lambda case: chain(first, second, case), system["cases"])

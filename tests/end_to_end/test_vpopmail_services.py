@@ -10,7 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from end_to_end.programs import CONTRIB, clean_environment, run
@@ -90,10 +90,12 @@ def socket_of(service: Service, variable: str = "CVM_SASL_PLAIN") -> Path:
 
 def says(path: Path, login: str, password: str | None = RIGHT, secret: str | None = None) -> int | None:
     """The code for a login, or for an address if there is no password; None: nobody answers."""
-    shown = {name: value.encode() for name, value in (("password", password), ("secret", secret)) if value is not None}
+    shown: dict[str, Any] = {
+        name: value.encode() for name, value in (("password", password), ("secret", secret)) if value is not None
+    }
     account, _, domain = login.rpartition("@")
     try:
-        return client.ask(f"cvm-local:{path}", account.encode(), domain.encode(), **shown).code  # type: ignore[arg-type]
+        return client.ask(f"cvm-local:{path}", account.encode(), domain.encode(), **shown).code
     except client.NoAnswer:
         return None
 

@@ -172,7 +172,7 @@ def said(sight: Sight, top: bytes, *case: *tuple[bytes, bytes, Account, Vpopmail
         {b"d.example": domain},
         {(domain, known.name): known},
         None,
-        Asking(lambda _: Limits(0, 0, 2)),  # type: ignore[arg-type]
+        Asking(lambda _: Limits(0, 0, 2)),
         sight,
         UID,
         top + b"/q",

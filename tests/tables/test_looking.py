@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosts import Host, a_folder, cdb_bytes, plain_host
@@ -122,7 +123,7 @@ def answers(looks: Looks, path: bytes) -> list[object]:
     said: list[object] = []
     for question in (looks.file, looks.status, looks.listing, looks.enters, looks.writable):
         try:
-            answer = question(path)  # type: ignore[operator]
+            answer = question(path)
         except Unavailable as trouble:
             answer = "?" if trouble.errno is None else f"?{os.strerror(trouble.errno)}"
         said.append(answer if answer is None or isinstance(answer, str | bytes | bool) else True)
@@ -132,7 +133,7 @@ def answers(looks: Looks, path: bytes) -> list[object]:
 DENIED = "?Permission denied"
 
 
-def ask(host: Host, tables: Tables, path: str) -> object:
+def ask(host: Host, tables: Tables, path: str) -> Any:
     return as_joe(host, tables, lambda looks: answers(looks, os.fsencode(host.root / path)))
 
 
@@ -154,39 +155,39 @@ def test_what_the_user_is_refused(host: Host, tables: Tables) -> None:
 def test_a_folder_that_may_be_searched_and_not_listed(host: Host, tables: Tables) -> None:
     host.folder("way", mode=0o711)
     host.file("way/in", b"x")
-    assert ask(host, tables, "way")[2:] == [DENIED, True, False]  # type: ignore[index]
-    assert ask(host, tables, "way/in")[0] == b"x"  # type: ignore[index]
+    assert ask(host, tables, "way")[2:] == [DENIED, True, False]
+    assert ask(host, tables, "way/in")[0] == b"x"
 
 
 def test_a_folder_that_may_be_listed_and_not_searched(host: Host, tables: Tables) -> None:
     host.folder("list", mode=0o744)
     host.file("list/in", b"x")
-    assert ask(host, tables, "list")[2:] == [True, DENIED, False]  # type: ignore[index]
-    assert ask(host, tables, "list/in")[0] == DENIED  # type: ignore[index]
+    assert ask(host, tables, "list")[2:] == [True, DENIED, False]
+    assert ask(host, tables, "list/in")[0] == DENIED
 
 
 def test_a_folder_that_may_be_written_and_not_searched_takes_no_file(host: Host, tables: Tables) -> None:
     host.folder("drop", mode=0o766)
-    assert ask(host, tables, "drop")[3:] == [DENIED, False]  # type: ignore[index]
+    assert ask(host, tables, "drop")[3:] == [DENIED, False]
 
 
 def test_the_one_group_counts_and_no_other(host: Host, tables: Tables) -> None:
     for group, expected in ((5001, b"x"), (5002, DENIED), (0, DENIED)):
         host.file("home/joe/grouped", b"x", mode=0o640, uid=5009, gid=group)
-        assert ask(host, tables, "home/joe/grouped")[0] == expected  # type: ignore[index]
+        assert ask(host, tables, "home/joe/grouped")[0] == expected
 
 
 @pytest.mark.peer("setfacl")
 def test_access_lists_count(host: Host, tables: Tables) -> None:
     folder = host.folder("listed", mode=0o700)
-    assert ask(host, tables, "listed")[3:] == [DENIED, False]  # type: ignore[index]
+    assert ask(host, tables, "listed")[3:] == [DENIED, False]
     subprocess.run(["setfacl", "-m", "u:5001:rx", folder], check=True)
-    assert ask(host, tables, "listed")[2:] == [True, True, False]  # type: ignore[index]
+    assert ask(host, tables, "listed")[2:] == [True, True, False]
     subprocess.run(["setfacl", "-m", "u:5001:rwx", folder], check=True)
-    assert ask(host, tables, "listed")[2:] == [True, True, True]  # type: ignore[index]
+    assert ask(host, tables, "listed")[2:] == [True, True, True]
     file = host.file("listed/file", b"x", mode=0o644)
     subprocess.run(["setfacl", "-m", "u:5001:-", file], check=True)
-    assert ask(host, tables, "listed/file")[0] == DENIED  # type: ignore[index]
+    assert ask(host, tables, "listed/file")[0] == DENIED
 
 
 def test_links_are_followed_as_the_user_may(host: Host, tables: Tables) -> None:
@@ -202,12 +203,12 @@ def test_links_are_followed_as_the_user_may(host: Host, tables: Tables) -> None:
         path = host.root / "home/joe/ln"
         path.unlink(missing_ok=True)
         path.symlink_to(target)
-        assert ask(host, tables, "home/joe/ln")[0] == expected  # type: ignore[index]
+        assert ask(host, tables, "home/joe/ln")[0] == expected
 
 
 def test_a_fifo_blocks_nobody(host: Host, tables: Tables) -> None:
     os.mkfifo(host.root / "home/joe/fifo", 0o666)
-    assert ask(host, tables, "home/joe/fifo")[0] == "?Invalid argument"  # type: ignore[index]
+    assert ask(host, tables, "home/joe/fifo")[0] == "?Invalid argument"
 
 
 def test_a_constant_database_is_opened_as_the_user(host: Host, tables: Tables) -> None:

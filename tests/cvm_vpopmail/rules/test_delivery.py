@@ -131,10 +131,10 @@ def test_user_and_host_are_in_lower_case(address: str) -> None:
 
 def test_user_and_host_are_cut_to_156_bytes() -> None:
     long = "x" * 156
-    places = {"accounts": [account(long)], "disk": a_disk()}
-    home_of(places["disk"], long)  # type: ignore[arg-type]
-    assert says(f"{long}yz@example.com", **places) == "+ account"
-    assert says(f"{long[1:]}@example.com", **places) == "- no-account"
+    disk = a_disk()
+    home_of(disk, long)
+    assert says(f"{long}yz@example.com", accounts=[account(long)], disk=disk) == "+ account"
+    assert says(f"{long[1:]}@example.com", accounts=[account(long)], disk=disk) == "- no-account"
     host = "h" * 156
     assert says(f"bob@{host}yz", domains={host.encode(): EXAMPLE}, **bob()) == "+ account"
 
@@ -827,7 +827,7 @@ def test_vdelivermail_is_followed_so_often_and_no_further() -> None:
     assert says("nobody@example.com", catch_all("ann") * (RUNS + 1)) == "? vdelivermail-loop"
 
 
-def test_a_maildir_is_judged_once_however_many_lines_name_it() -> None:
+def test_a_maildir_is_judged_once_however_many_lines_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
     disk = a_disk(dotqmail=b"./Maildir/\n&ann@example.com\n#\n" * 10_000)
     find = disk.find
@@ -836,7 +836,7 @@ def test_a_maildir_is_judged_once_however_many_lines_name_it() -> None:
         asked.append(path)
         return find(path, rights)
 
-    disk.find = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(disk, "find", counted)
     assert says("bob@example.com", disk=disk, **bob()) == "+ account-dotqmail"
     assert len(asked) < 50
 

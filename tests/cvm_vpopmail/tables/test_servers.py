@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from databases import ACCOUNT, HASH, NAME, PASSWORD, USER, Database, SqlHost, network, sql_host
@@ -78,7 +79,7 @@ def test_what_an_answer_rests_on_is_known_again_and_not_kept(host: SqlHost, aske
         rows = asker.rows()
     evidence = asker.tables.evidence()
     assert evidence is not None
-    assert rows not in [cell.cell_contents for check in evidence.checks for cell in check.__closure__]  # type: ignore[attr-defined]
+    assert rows not in [cell.cell_contents for check in evidence.checks for cell in check.__closure__]
     assert asker.tables.holds(evidence)
     host.database.sql("UPDATE vpopmail SET pw_gid = 16 WHERE pw_name = 'bob';", NAME)
     assert not asker.tables.holds(evidence)
@@ -142,12 +143,12 @@ def test_the_session_can_only_read(host: SqlHost) -> None:
             host.database.sql(f"REVOKE ALL ON {NAME}.* FROM vpopmail@'%';")
 
 
-def _write(open_one: object) -> None:
+def _write(open_one: Any) -> None:
     text = "DELETE FROM vpopmail"
     if hasattr(open_one, "_do"):
         open_one._do(text.encode(), time.monotonic() + 5)
     else:
-        open_one._connection.query(text)  # type: ignore[attr-defined]
+        open_one._connection.query(text)
 
 
 def test_nothing_is_connected_before_it_is_needed_and_one_connection_serves(host: SqlHost, asker: Asker) -> None:
