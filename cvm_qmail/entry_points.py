@@ -1,10 +1,10 @@
-"""Plug-ins by name: the entry points of the distributions that are installed.
+"""Installed plug-ins by name: the entry points of the installed distributions.
 
-Law: what is found is what importlib.metadata finds, of which the first on sys.path counts.  It is read
-here because that module takes longer to import than all the rest of command mode; where a distribution
-is not in a folder, it is asked after all.
+Invariants: this finds what importlib.metadata finds; the first on sys.path wins.  The files are read
+here because importing that module takes longer than the rest of command mode together.  If an entry of
+sys.path is not a directory (an archive, say), importlib.metadata is used after all.
 
-Source: the specification of entry points (entry_points.txt in the dist-info folder).
+Source: the specification of entry points (entry_points.txt in the dist-info directory).
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cvm_qmail.plugin import Plugin
+from cvm_qmail.settings import SETTINGS, BadSetting, Setting, Settings
+from cvm_qmail.tables.door import Tables
+
 _SECTION = re.compile(r"\[\s*(.*?)\s*\]")
 _POINT = re.compile(r"(?P<name>[^=]+?)\s*=\s*(?P<module>[\w.]+)\s*(?::\s*(?P<attribute>[\w.]+)\s*)?(?:\[.*\])?")
 
@@ -22,11 +26,11 @@ _POINT = re.compile(r"(?P<name>[^=]+?)\s*=\s*(?P<module>[\w.]+)\s*(?::\s*(?P<att
 def installed(group: str) -> dict[str, Callable[[], Any]]:
     """The entry points of `group` by name; call one to load it.  Raises what importing it raises."""
     found: dict[str, Callable[[], Any]] = {}
-    for folder in sys.path:
+    for directory in sys.path:
         try:
-            texts = list(_texts(folder or "."))
+            texts = list(_texts(directory or "."))
         except OSError:  # an archive, say
-            return _asked(group)
+            return _from_importlib(group)
         for text in texts:
             for name, module, attribute in points(text, group):
                 found.setdefault(name, _Loader(module, attribute))
@@ -34,7 +38,7 @@ def installed(group: str) -> dict[str, Callable[[], Any]]:
 
 
 def points(text: str, group: str) -> Iterator[tuple[str, str, str]]:
-    """Name, module and attribute (may be empty) of each entry point of `group`."""
+    """Name, module and attribute (which may be empty) of each entry point of `group`."""
     section = ""
     for line in map(str.strip, text.splitlines()):
         if header := _SECTION.fullmatch(line):
@@ -43,23 +47,47 @@ def points(text: str, group: str) -> Iterator[tuple[str, str, str]]:
             yield point["name"], point["module"], point["attribute"] or ""
 
 
-def _texts(folder: str) -> Iterator[str]:
-    """The entry_points.txt of each distribution in this entry of sys.path.  Raises OSError if it is no folder."""
+def load_programs(tables: Tables, settings: Settings) -> list[Plugin]:
+    """The plug-ins for delivery programs: those that CVM_QMAIL_PROGRAMS names, by default all that are installed.
+
+    Raises `BadSetting` for a name that is not installed, and what a plug-in's factory raises.
+    """
+    if settings.programs == ():
+        return []
+    factories = installed("cvm_qmail.programs")
+    names = tuple(sorted(factories)) if settings.programs is None else settings.programs
+    unknown = [name for name in names if name not in factories]
+    if unknown:
+        known = ", ".join(sorted(factories)) or "(none)"
+        raise BadSetting("CVM_QMAIL_PROGRAMS", " ".join(names), f"names of installed plug-ins: {known}")
+    return [factories[name]()(tables, settings) for name in names]
+
+
+def all_settings() -> dict[str, dict[str, Setting[Any]]]:
+    """The settings of every module, and those of installed plug-ins by the name of their entry point."""
+    found = installed("cvm_qmail.settings")
+    return {"cvm-qmail": SETTINGS, **{name: found[name]() for name in sorted(found)}}
+
+
+def _texts(directory: str) -> Iterator[str]:
+    """The entry_points.txt of each distribution in this entry of sys.path.  Raises OSError if it is no directory."""
     try:
-        names = sorted(os.listdir(folder))
+        names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return
     for name in names:
         if name.endswith((".dist-info", ".egg-info")):
             try:
-                with open(os.path.join(folder, name, "entry_points.txt"), encoding="utf-8", errors="replace") as file:
+                with open(
+                    os.path.join(directory, name, "entry_points.txt"), encoding="utf-8", errors="replace"
+                ) as file:
                     yield file.read()
             except (FileNotFoundError, NotADirectoryError):
                 continue
 
 
 class _Loader:
-    """Imports what an entry point names."""
+    """Imports the object that an entry point names."""
 
     def __init__(self, module: str, attribute: str) -> None:
         self._module = module
@@ -75,7 +103,7 @@ class _Loader:
         return value
 
 
-def _asked(group: str) -> dict[str, Callable[[], Any]]:
+def _from_importlib(group: str) -> dict[str, Callable[[], Any]]:
     from importlib.metadata import entry_points
 
     return {point.name: point.load for point in entry_points(group=group)}

@@ -1,1 +1,1 @@
-"""What decides.  Pure functions: tables in, answers out; no os, socket, clock or logging."""
+"""The rules.  Pure functions: tables in, answers out; no os, socket, clock or logging."""

@@ -1,6 +1,6 @@
 """Local, virtual or remote: what qmail-send's `rewrite` does with an envelope recipient.
 
-Law: everything is bytes; "lower case" means A-Z only; an address is split at its last ``@``.  The
+Invariants: everything is bytes; "lower case" means A-Z only; an address is split at its last ``@``.  The
 order is percenthack, locals, virtualdomains, and the first that knows the domain ends it.
 
 Source: qmail-send(8), qmail-send.c (rewrite), constmap.c.
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cvm_qmail.answer import Recipient, Table
+from cvm_qmail.answer import Recipient, Table, new
 
 
 class Controls(NamedTuple):
-    """The control files that rewriting consults.  Keys of the tables are in lower case."""
+    """The control files that rewriting uses.  Keys of the tables are in lower case."""
 
     envnoathost: bytes
     locals: Table[bytes, object]
     percenthack: Table[bytes, object]
     virtualdomains: Table[bytes, bytes]
-    """Domain (or whole address) to prepend; an empty prepend is an exception: remote."""
+    """From a domain (or whole address) to its prepend; an empty prepend is an exception: remote."""
 
 
 class Local(NamedTuple):
@@ -51,12 +51,12 @@ def complete(recipient: Recipient, envnoathost: bytes) -> bytes:
 
 
 def rewrite(address: bytes, controls: Controls) -> Local | Remote:
-    """Where qmail-send takes `address`, which holds an ``@``."""
+    """Where qmail-send routes `address`, which contains an ``@``."""
     address = _percenthack(address, controls.percenthack)
     before, _, host = address.rpartition(b"@")
     domain = host.lower()
     if controls.locals.get(domain) is not None:
-        return Local(before, host, "locals")
+        return new(Local, (before, host, "locals"))
     prepend = _virtual(before.lower(), domain, controls.virtualdomains)
     if prepend:
         return Local(b"%s-%s" % (prepend, before), host, "virtualdomains")

@@ -1,8 +1,8 @@
 """Which .qmail file decides, and what its mode and lines mean.
 
-Law: the home is judged before any name is tried; the first name that is a plain file ends the search;
-what its lines would do is no part of the verdict, except for the two kinds of contents that make
-qmail-local defer every message.
+Invariants: the home is judged before any name is tried; the first name that is a regular file ends the search; what
+its lines would do does not affect the verdict, except for the two kinds of contents that make qmail-local defer every
+message.
 
 Source: dot-qmail(5), qmail-local(8), qmail-local.c (qmesearch, checkhome, main).
 """
@@ -20,7 +20,7 @@ OWNER_EXECUTE = 0o100
 
 
 class DotQmail(NamedTuple):
-    """A plain file that could be opened.  `content` None: it exists, but this process cannot read it."""
+    """A regular file that could be opened.  `content` None: it exists, but this process cannot read it."""
 
     mode: int
     content: bytes | None
@@ -31,7 +31,7 @@ class Home(NamedTuple):
 
     mode: int
     files: Table[bytes, DotQmail]
-    """By name relative to the home; None for what is not a plain file.  Raises `Unavailable` where qmail defers."""
+    """By name relative to the home; None if it is not a regular file.  Raises `Unavailable` where qmail defers."""
 
 
 class Found(NamedTuple):
@@ -75,10 +75,14 @@ def search(dash: bytes, ext: bytes, files: Table[bytes, DotQmail], mask: int) ->
 
 _FORWARD_ONLY = re.compile(rb"^\+list(?:\0|[ \t]*$)", re.MULTILINE)
 _NOT_A_FORWARD = re.compile(rb"^[./|]", re.MULTILINE)
+_NOR_A_BRANCH = re.compile(rb"^[./|?]", re.MULTILINE)
 
 
-def judge_content(found: Found) -> None:
-    """Raises `Unavailable` for contents with which qmail-local defers every message."""
+def judge_start(found: Found, *, branch: bool = False) -> None:
+    """Raises `Unavailable` for contents with which qmail-local defers every message before it processes a line.
+
+    `branch`: whether it has the qmail-branch patch.
+    """
     mode, content = found.file
     if content is None:
         if mode & OWNER_EXECUTE:
@@ -89,23 +93,43 @@ def judge_content(found: Found) -> None:
     first = content.partition(b"\n")[0].rstrip(b" \t")
     if not first or first.startswith(b"\0"):
         raise Unavailable("dotqmail-blank", f"{_text(found.name)}: the first line is blank")
-    if mode & OWNER_EXECUTE:
-        start = 0
-    else:
-        marker = _FORWARD_ONLY.search(content)
-        if marker is None:
-            return
-        start = marker.end()
-    if _NOT_A_FORWARD.search(content, start):
-        raise Unavailable(
-            "dotqmail-forward-only", f"{_text(found.name)}: a file or program line where only forwards may be"
-        )
+    if mode & OWNER_EXECUTE and (_NOR_A_BRANCH if branch else _NOT_A_FORWARD).search(content):
+        raise _forwards_only(found.name)
+
+
+def judge_content(found: Found) -> None:
+    """The same, except that a line's exit status may still decide. Raises `Unavailable`."""
+    judge_start(found)
+    content = found.file.content or b""
+    marker = _FORWARD_ONLY.search(content)
+    if marker is not None and _NOT_A_FORWARD.search(content, marker.end()):
+        raise _forwards_only(found.name)
+
+
+def _forwards_only(name: bytes) -> Unavailable:
+    return Unavailable("dotqmail-forward-only", f"{_text(name)}: a file or program line, but only forwards are allowed")
+
+
+def has_instructions(content: bytes) -> bool:
+    """Whether there may be a line whose exit status decides."""
+    return content.startswith((b"|", b"?")) or b"\n|" in content or b"\n?" in content
 
 
 def lines(content: bytes) -> list[bytes]:
     """The instruction lines: without trailing spaces and tabs, comments and blank lines left out."""
     stripped = [line.rstrip(b" \t") for line in content.split(b"\n")]
     return [line for line in stripped if line and not line.startswith((b"#", b"\0"))]
+
+
+def forwards(content: bytes) -> tuple[bytes, ...]:
+    """The addresses of a file that does nothing but forward; empty for any other."""
+    found = []
+    for line in lines(content):
+        if line.startswith((b".", b"/", b"|", b"?", b":")):  # the last two: with qmail-branch
+            return ()
+        if not line.startswith(b"+"):
+            found.append(line.removeprefix(b"&").partition(b"\0")[0])
+    return tuple(found)
 
 
 def programs(content: bytes) -> list[bytes]:

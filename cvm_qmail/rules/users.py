@@ -1,7 +1,7 @@
 r"""Who controls a local part: users/cdb, else the password file.
 
-Law: everything in users/cdb comes before the password file, its catch-all included; the first entry
-that matches is the only one that counts, however bad it turns out to be later.
+Invariants: everything in users/cdb comes before the password file, its catch-all included; only the first entry that
+matches is used, however bad it turns out to be later.
 
     users/cdb   ""          the bytes at which a prefix may end
                 "!name\0"    an exact entry           both: user 0 uid 0 gid 0 home 0 dash 0 ext 0
@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cvm_qmail.answer import Table, Unavailable
+from cvm_qmail.answer import Table, Unavailable, new
 
 NAME_LIMIT = 32
-"""qmail-getpw passes over candidates of this length and more (GETPW_USERLEN)."""
+"""qmail-getpw skips candidates of this length and more (GETPW_USERLEN)."""
 
 NOBODY = 0xFFFFFFFF
-"""The id that no process may take: setuid and setgid refuse it."""
+"""The id that no process can have: setuid and setgid refuse it."""
 
 
 class User(NamedTuple):
-    """What qmail-lspawn hands to qmail-local."""
+    """The user whom qmail-lspawn passes to qmail-local."""
 
     name: bytes
     uid: int
@@ -33,11 +33,11 @@ class User(NamedTuple):
     dash: bytes
     ext: bytes
     key: bytes | None = None
-    """The entry of users/cdb that matched; None: found by way of the password file."""
+    """The entry of users/cdb that matched; None: found through the password file."""
 
 
 class Account(NamedTuple):
-    """What the password file says of a name."""
+    """The entry of a name in the password file."""
 
     uid: int
     gid: int
@@ -45,7 +45,7 @@ class Account(NamedTuple):
 
 
 def assigned(local: bytes, cdb: Table[bytes, bytes]) -> User | None:
-    """The entry of users/cdb for `local`; None sends qmail to the password file."""
+    """The entry of users/cdb for `local`; None: qmail continues with the password file."""
     breaks = cdb.get(b"")
     if breaks is None:
         raise Unavailable("cdb-no-break-list", "users/cdb has no record with an empty key", b"users/cdb")
@@ -54,11 +54,12 @@ def assigned(local: bytes, cdb: Table[bytes, bytes]) -> User | None:
     data = cdb.get(key)
     if data is not None:
         return _parse(data + b"\0", key)
-    for end in range(len(lower), 0, -1):
-        if lower[end - 1] in breaks:
-            data = cdb.get(b"!" + lower[:end])
-            if data is not None:
-                return _parse(b"%s%s\0" % (data, local[end:]), b"!" + lower[:end])
+    if len(lower.translate(None, breaks)) < len(lower):  # most names contain no break character
+        for end in range(len(lower), 0, -1):
+            if lower[end - 1] in breaks:
+                data = cdb.get(b"!" + lower[:end])
+                if data is not None:
+                    return _parse(b"%s%s\0" % (data, local[end:]), b"!" + lower[:end])
     data = cdb.get(b"!")
     if data is not None:
         return _parse(b"%s%s\0" % (data, local), b"!")
@@ -70,7 +71,7 @@ def _parse(data: bytes, key: bytes) -> User:
     if len(fields) < 7:
         raise Unavailable("cdb-record", f"users/cdb: {len(fields) - 1} fields, expected 6", b"users/cdb")
     name, uid, gid, home, dash, ext, _ = fields
-    return User(name, _number(uid), _number(gid), home, dash, ext, key)
+    return new(User, (name, _number(uid), _number(gid), home, dash, ext, key))
 
 
 def _number(text: bytes) -> int:
@@ -82,7 +83,7 @@ def _number(text: bytes) -> int:
 
 
 def _long_number(digits: bytes) -> int:
-    """The same for any length, without a conversion whose cost grows with the square of it."""
+    """The same for any length, in linear time, which int() is not."""
     number = 0
     for digit in digits:
         number = (number * 10 + digit - 48) & 0xFFFFFFFF
@@ -98,8 +99,8 @@ def getpw(
 ) -> User:
     """The account for `local`.
 
-    `accounts` is the password file; `owners` gives the uid that owns a home, as qmailp sees it, None
-    where qmailp cannot see one.  Nothing found: the alias account, unchecked.
+    `accounts` is the password file; `owners` returns the uid that owns a home, read as qmailp; None if qmailp
+    cannot see the home.  If no account is found it is the alias account, unchecked.
     """
     lower = local.lower()
     end = len(local)
@@ -119,7 +120,7 @@ def getpw(
 
 
 def check(user: User) -> bool:
-    """Whether qmail can go on as this user; False: the home is not absolute, mail bounces.
+    """Whether qmail can continue as this user; False: the home is not absolute, mail bounces.
 
     Raises `Unavailable` for ids that make qmail-lspawn defer.
     """

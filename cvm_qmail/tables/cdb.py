@@ -4,10 +4,10 @@
     a slot     (hash, position of the record; 0: empty)
     a record   (key length, data length), key, data             all numbers 32 bits, little-endian
 
-Law: only what a search visits is read, and reading past the end of the file is a trouble, not a
+Invariants: only what a search visits is read, and reading past the end of the file is an error, not a
 "not found"; a damaged part that is not visited does no harm.  The search is our own and not
-cdblib's, whose `get` runs for ever round a table without an empty slot, reads the data of a
-record before it compares the key, and demands a whole header; the hash function is cdblib's.
+cdblib's, whose `get` loops for ever on a table without an empty slot, reads the data of a record before it compares
+the key, and requires a complete header; the hash function is cdblib's, where it is installed.
 
 Source: cdb(5), cdb_seek.c, cdb_hash.c.
 """
@@ -16,21 +16,21 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from struct import Struct
-from struct import error as TooShort  # noqa: N812  what it means here
-from typing import Protocol
-
-from cdblib import djb_hash
+from struct import error as TooShort  # noqa: N812 its meaning here
+from typing import BinaryIO, Protocol
 
 from cvm_qmail.answer import Unavailable
+from cvm_qmail.tables.access import READ_LIMIT, read_all
+from cvm_qmail.tables.cdb_hash import djb_hash
 from cvm_qmail.tables.errors import describe
-from cvm_qmail.tables.files import READ_LIMIT, read_all
 
-WHOLE = 1 << 20
+WHOLE = 1 << 22
 """Bytes up to which a database is kept in memory."""
 
 _AHEAD = 512
-"""Bytes read at once from a database that is not."""
+"""Bytes read at once from a larger database."""
 
 HEADER = 2048
 """Bytes of the table of hash tables."""
@@ -42,7 +42,7 @@ _EMPTY = _PAIR.pack(HEADER, 0) * 256
 
 
 class Damaged(Exception):
-    """The search came to a part of the file that is not there."""
+    """The search reached a part of the file that does not exist."""
 
 
 class Slices(Protocol):
@@ -82,7 +82,7 @@ def seek(data: Slices, key: bytes) -> bytes | None:
 
 
 def _matches(data: Slices, at: int, key: bytes) -> bool:
-    """Compares in pieces of 32 bytes: a mismatch in one hides that a later one is missing."""
+    """Compares in pieces of 32 bytes, as qmail does: a mismatch in one hides that a later piece is missing."""
     if data[at : at + len(key)] == key:
         return True
     for start in range(0, len(key), 32):
@@ -96,7 +96,7 @@ def _matches(data: Slices, at: int, key: bytes) -> bool:
 
 
 class InFile:
-    """An open database that is read a block at a time; closes it when nobody needs it any more."""
+    """An open database that is read a block at a time; it is closed when it is no longer used."""
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd = fd
@@ -131,6 +131,8 @@ class Database:
         self._data = data
         self._path = path
         self._breaks: tuple[bytes | None] | None = None
+        self.sound = False
+        """Whether the file as a whole looks like a constant database; False: not checked."""
 
     @property
     def header(self) -> bytes:
@@ -142,7 +144,7 @@ class Database:
         try:
             if key:
                 return seek(self._data, key)
-            if self._breaks is None:  # users/cdb: asked by every look-up, and short
+            if self._breaks is None:  # users/cdb: used by every lookup, and small
                 self._breaks = (seek(self._data, key),)
             return self._breaks[0]
         except Damaged:
@@ -163,9 +165,38 @@ def open_database(fd: int, size: int, path: bytes, *, whole: int = WHOLE, sound:
             database = Database(read_all(fd, size), path)
         finally:
             os.close(fd)
-    if sound and not _is_sound(database.header, size):
+    database.sound = _is_sound(database.header, size)
+    if sound and not database.sound:
         raise Unavailable("cdb-damaged", "is not a whole constant database", path)
     return database
+
+
+def records(file: BinaryIO, size: int, path: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and data of an open database of `size` bytes, in their order, a record at a time.
+
+    Raises OSError; `Unavailable` for `path` if it is not whole.
+    """
+    header = file.read(HEADER)
+    if len(header) < HEADER:
+        raise Unavailable("cdb-damaged", f"{len(header)} bytes, expected at least {HEADER}", path)
+    heads = list(_PAIR.iter_unpack(header))
+    end = min(position for position, _ in heads)
+    if any(position + slots * 8 > size for position, slots in heads if slots) or not HEADER <= end <= size:
+        raise Unavailable("cdb-damaged", "ends before its hash tables do", path)
+    at = HEADER
+    while at < end:
+        lengths = file.read(8)
+        key_length, length = _pair(lengths) if len(lengths) == 8 else (end, end)
+        after = at + 8 + key_length + length
+        if after > end:
+            raise Unavailable("cdb-damaged", f"half a record at byte {at}", path)
+        if key_length + length > READ_LIMIT:
+            raise Unavailable("cdb-damaged", f"a record of more than {READ_LIMIT} bytes at byte {at}", path)
+        record = file.read(key_length + length)
+        if len(record) < key_length + length:
+            raise Unavailable("cdb-damaged", f"half a record at byte {at}", path)
+        yield record[:key_length], record[key_length:]
+        at = after
 
 
 def _is_sound(header: bytes, size: int) -> bool:

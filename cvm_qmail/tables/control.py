@@ -1,12 +1,12 @@
 """qmail's control files.
 
     me, envnoathost                      the first line, without trailing blanks
-    locals, percenthack, virtualdomains  a line an entry, without trailing blanks; ``#`` first: a comment
+    locals, percenthack, virtualdomains  one entry per line, without trailing blanks; ``#`` first: a comment
 
-Law: all or nothing.  One unreadable file, or locals and me both missing, and qmail-send does not
-run: then nothing can be told of any address.  A NUL in a kept line ends one entry and starts the
-next.  Names are kept in lower case; of virtualdomains entries with one name the last counts.
-qmail-send reads as the user qmails; so do we, when we may and there is one.
+Invariants: all or nothing.  One unreadable file, or locals and me both missing, and qmail-send does not
+run: then nothing is known about any address.  A NUL in a kept line ends one entry and starts the
+next.  Names are kept in lower case; of virtualdomains entries with the same name the last is used.  qmail-send reads
+them as the user qmails; so does this module, if it may and there is one.
 
 Source: qmail-control(5), control.c, constmap.c, qmail-send.c (getcontrols).
 """
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.domains import Controls
-from cvm_qmail.tables.changes import Changes
-from cvm_qmail.tables.kept import Kept, Open, content
+from cvm_qmail.tables.cached_file import CachedFile, Open, content
+from cvm_qmail.tables.watch import Watch
 
 NAMES = ("me", "envnoathost", "locals", "percenthack", "virtualdomains")
 """In the order of `parse`'s arguments."""
@@ -47,7 +47,7 @@ def parse(
     percenthack: bytes | None,
     virtualdomains: bytes | None,
 ) -> Controls:
-    """What qmail-send makes of the contents of its control files; None: missing.  Raises `Unavailable`."""
+    """Parses the contents of the control files as qmail-send does; None: missing.  Raises `Unavailable`."""
     if locals_ is not None:
         local_names = entries(locals_)
     elif me is not None:
@@ -68,27 +68,27 @@ def parse(
 class ControlFiles:
     """The control files below one qmail home."""
 
-    def __init__(self, folder: bytes, opener: Open | None, changes: Changes) -> None:
-        paths = [b"%s/%s" % (folder, name.encode()) for name in NAMES]
-        self.files = [Kept(path, "control", content, opener, changes) for path in paths]
-        self._changes = changes
+    def __init__(self, directory: bytes, opener: Open | None, watch: Watch) -> None:
+        paths = [b"%s/%s" % (directory, name.encode()) for name in NAMES]
+        self.files = [CachedFile(path, "control", content, opener, watch) for path in paths]
+        self._watch = watch
         self._stamp = -1
         self._contents: list[bytes | None] = []
         self._controls: Controls | None = None
 
     @property
-    def vouched(self) -> bool:
-        """Whether `Changes` vouches for all of them while its stamp stays."""
-        return self._stamp == self._changes.stamp
+    def watched(self) -> bool:
+        """Whether `Watch` covers all of them while its stamp stays."""
+        return self._stamp == self._watch.stamp
 
     def now(self) -> Controls:
         """The control files as they are now.  Raises `Unavailable` if qmail-send could not start with them."""
-        if self._controls is not None and self._stamp == self._changes.stamp:
+        if self._controls is not None and self._stamp == self._watch.stamp:
             return self._controls
         contents = [file.now() for file in self.files]
         if self._controls is None or any(new is not old for new, old in zip(contents, self._contents, strict=True)):
             self._controls = None
             self._controls = parse(*contents)
             self._contents = contents
-        self._stamp = self._changes.stamp if all(file.vouched for file in self.files) else -1
+        self._stamp = self._watch.stamp if all(file.watched for file in self.files) else -1
         return self._controls

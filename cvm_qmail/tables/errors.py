@@ -21,11 +21,11 @@ TEMPORARY = frozenset(
 """error_temp.c: errors that may go away by themselves."""
 
 REFUSED = frozenset({errno.EACCES, errno.EPERM})
-"""They tell of the user, not of the file."""
+"""Errors that are about the user's rights, not about the file."""
 
 
 def raise_if_temporary(error: OSError, reason: str, path: bytes) -> None:
-    """Qmail's error_temp: such an error tells nothing."""
+    """Qmail's error_temp: such an error is no answer."""
     if error.errno in TEMPORARY:
         raise Unavailable(reason, describe(error), path, errno=error.errno) from None
 

@@ -1,7 +1,7 @@
-"""Whether a file is still the same.
+"""Whether a file is unchanged.
 
-Law: device, inode, size and times in nanoseconds tell a change, unless the last one is so recent that
-another may carry the same times.
+Invariants: device, inode, size and times in nanoseconds show a change, unless the last one is so recent that another
+may have the same times.
 
 Source: stat(2), inode(7); git's "racily clean" entries.
 """
@@ -11,8 +11,11 @@ from __future__ import annotations
 import os
 
 SETTLED = 2_000_000_000
-"""Nanoseconds after which a file's times tell a change.  Before, a second change may carry the same
-times: the clock of a file system ticks every few milliseconds, that of old ones every two seconds."""
+"""Nanoseconds after which a file's times show a change.
+
+Before that, a second change may have the same times: the clock of a file system ticks every few milliseconds, that
+of old ones every two seconds.
+"""
 
 Identity = tuple[int, int, int, int, int]
 """Device, inode, size, mtime_ns, ctime_ns: equal as long as a file is the same."""
@@ -24,7 +27,7 @@ def identity(st: os.stat_result) -> Identity:
 
 
 def same(path: bytes, before: Identity) -> bool:
-    """Whether `path`, which was no link, is still the file it was."""
+    """Whether `path`, which was not a link, is unchanged."""
     try:
         st = os.lstat(path)
     except OSError:

@@ -1,13 +1,13 @@
 """The system's users, with the difference between "no such user" and "could not ask".
 
-Law: Python's pwd module turns every trouble into "no such user", so the C library is asked directly,
+Invariants: Python's pwd module turns every error into "no such user", so the C library is asked directly,
 with errno.  When /etc/nsswitch.conf names nothing but files, the password file is read in one pass,
-parsed line by line by the C library's own parser, and kept while the file is the same; the first of
-two entries with one name counts.  With ``systemd`` beside it, names that are not in the file are
-asked for one by one, unless nobody there could know them.  With anything else every name is asked
-for.  Nothing is kept per name: a dictionary attack must not grow the process.
+parsed line by line by the C library's own parser, and kept while the file is the same; the first of two entries with
+one name is used.  With ``systemd`` as well, names that are not in the file are looked up one by one, unless systemd
+cannot know them.  With anything else every name is looked up. Nothing is kept per name: a dictionary attack must not
+make the process grow.
 
-NSS_WRAPPER_PASSWD, if set, takes the place of /etc/passwd, and of everything else.
+NSS_WRAPPER_PASSWD, if set, replaces /etc/passwd and every other source.
 
 Source: getpwnam(3), fgetpwent(3), nsswitch.conf(5), nss-systemd(8); qmail-getpw.c.
 """
@@ -21,10 +21,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cvm_qmail.answer import Table, Unavailable
+from cvm_qmail.process.policies import EVERYTHING, NOTHING, Network
 from cvm_qmail.rules.users import Account
-from cvm_qmail.tables.changes import Changes
+from cvm_qmail.tables.cached_file import CachedFile, content
 from cvm_qmail.tables.errors import describe
-from cvm_qmail.tables.kept import Kept, content
+from cvm_qmail.tables.watch import Watch
 
 NSSWITCH = b"/etc/nsswitch.conf"
 PASSWD = b"/etc/passwd"
@@ -109,7 +110,7 @@ def read_passwd(fd: int, size: int, path: bytes) -> Passwd:
 
 
 def ask(name: bytes) -> Account | None:
-    """The system's answer for one name, wherever it comes from."""
+    """The system's answer for one name, from any source."""
     entry = _Passwd()
     result = _Result()
     size = _BUFFER
@@ -128,7 +129,7 @@ def ask(name: bytes) -> Account | None:
 
 
 def services(text: bytes | None) -> tuple[bytes, ...]:
-    """The sources that a nsswitch.conf names for passwd; glibc's default without one."""
+    """The sources for passwd in a nsswitch.conf; without one, glibc's default."""
     found: tuple[bytes, ...] = (b"files",)
     for line in (text or b"").split(b"\n"):
         database, colon, rest = line.partition(b"#")[0].partition(b":")
@@ -139,22 +140,40 @@ def services(text: bytes | None) -> tuple[bytes, ...]:
 
 def _systemd_may_know() -> bool:
     """Whether nss-systemd could know a user that is in no file: user records, or a service that has some."""
-    if any(_names_in(folder) for folder in _USER_RECORDS):
+    if any(_names_in(directory) for directory in _USER_RECORDS):
         return True
     return not _HARMLESS_SERVICES.issuperset(_names_in(_USER_SERVICES))
 
 
-def _names_in(folder: bytes) -> list[bytes]:
+def _names_in(directory: bytes) -> list[bytes]:
     try:
-        return os.listdir(folder)
+        return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise Unavailable("passwd", describe(error), folder) from None
+        raise Unavailable("passwd", describe(error), directory) from None
+
+
+_BY_UNIX_SOCKET = frozenset({b"systemd", b"sss", b"winbind", b"mymachines"})
+"""Sources that ask a service of this host, as libc asks nscd."""
+
+
+def network(wrapper: str | None = None) -> Network:
+    """The sockets that a lookup of an account opens on this host now."""
+    if wrapper:
+        return NOTHING
+    try:
+        with open(NSSWITCH, "rb") as file:
+            beyond = set(services(file.read())) - {b"files"}
+    except OSError:
+        beyond = set()
+    if not beyond:
+        return NOTHING
+    return Network(unix=True) if beyond <= _BY_UNIX_SOCKET else EVERYTHING
 
 
 class _Asked:
-    """A Table of whatever the name service says."""
+    """A Table of the name service's answers."""
 
     def get(self, name: bytes, /) -> Account | None:
         return ask(name)
@@ -173,21 +192,21 @@ class _FileThenAsked:
 class Accounts:
     """The system's users as they are now."""
 
-    def __init__(self, wrapper: str | None = None, changes: Changes | None = None) -> None:
-        self._file = Kept(os.fsencode(wrapper) if wrapper else PASSWD, "passwd", read_passwd, changes=changes)
-        self._nsswitch = None if wrapper else Kept(NSSWITCH, "nsswitch", content, changes=changes)
+    def __init__(self, wrapper: str | None = None, watch: Watch | None = None) -> None:
+        self._file = CachedFile(os.fsencode(wrapper) if wrapper else PASSWD, "passwd", read_passwd, watch=watch)
+        self._nsswitch = None if wrapper else CachedFile(NSSWITCH, "nsswitch", content, watch=watch)
         self._only_files = False
         self._services: tuple[bytes | None, tuple[bytes, ...]] = (None, services(None))
 
     @property
-    def files(self) -> list[Kept[Passwd] | Kept[bytes]]:
+    def files(self) -> list[CachedFile[Passwd] | CachedFile[bytes]]:
         """What is kept of files."""
         return [self._file] if self._nsswitch is None else [self._file, self._nsswitch]
 
     @property
-    def vouched(self) -> bool:
-        """Whether all that `now` gave last was in files that `Changes` vouches for."""
-        return self._only_files and all(file.vouched for file in self.files)
+    def watched(self) -> bool:
+        """Whether the last result of `now` was only from files that `Watch` covers."""
+        return self._only_files and all(file.watched for file in self.files)
 
     def now(self) -> Table[bytes, Account]:
         """The table for one request: one freshness check, however many names are asked for."""

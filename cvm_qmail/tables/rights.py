@@ -1,10 +1,9 @@
-"""Whose rights count: those of the user that qmail would run as.
+"""Reads files with the rights of the user that qmail would run as.
 
-Law: the process never changes its effective ids.  setfsuid and setfsgid concern this thread's file
-access only, and only for the duration of one call of `Switch.run`; a process that holds the file
-capabilities without being uid 0 clears them from its effective set meanwhile (the kernel does that
-by itself only when the fsuid leaves 0).  Supplementary groups are dropped at start, for they would
-stay in force otherwise.
+Invariants: the process never changes its effective ids.  setfsuid and setfsgid concern this thread's file access
+only, and only for the duration of one call of `Switch.run`; a process that has the file capabilities without being
+uid 0 clears them from its effective set for that time (the kernel does that by itself only when the fsuid leaves
+0).  Supplementary groups are dropped at start, for they would stay in force otherwise.
 
 Source: setfsuid(2), capabilities(7); qmail-lspawn.c (prot_gid, prot_uid), qmail-getpw.c.
 """
@@ -71,7 +70,7 @@ def drop_groups() -> bool:
 
 
 def keep_only_needed_capabilities() -> None:
-    """Of all that root may do, keep looking (DAC_READ_SEARCH) and switching file access to a user."""
+    """Keeps only the capabilities to read everything (DAC_READ_SEARCH) and to switch file access to a user."""
     words = _capabilities()
     words[0] &= _NEEDED
     words[1] &= _NEEDED
@@ -80,7 +79,7 @@ def keep_only_needed_capabilities() -> None:
 
 
 class Switch:
-    """Calls a function with the file access of somebody else."""
+    """Calls a function with another user's file access."""
 
     def __init__(self) -> None:
         self.own = Rights(os.geteuid(), os.getegid())
@@ -95,7 +94,7 @@ class Switch:
         self._now = self.own
 
     def run(self, rights: Rights, function: Callable[..., T], *arguments: object) -> T:
-        """``function(*arguments)`` with `rights`.  Raises `Unavailable` if they could not be had.
+        """``function(*arguments)`` with `rights`.  Raises `Unavailable` if the switch failed.
 
         It may be called again from within, for other rights or for the process's own.
         """
@@ -112,8 +111,8 @@ class Switch:
             self._now = before
             if self._bare is not None:
                 self._take_capabilities(before)
-            if (had_uid, had_gid) != rights:  # the kernel does not know this id: whatever was found is void
-                raise Unavailable("bad-id", f"cannot look with uid {rights.uid}, gid {rights.gid}")
+            if (had_uid, had_gid) != rights:  # the kernel does not know this id: the result is void
+                raise Unavailable("bad-id", f"cannot use uid {rights.uid}, gid {rights.gid}")
 
     def _take_capabilities(self, rights: Rights) -> None:
         """All that this process has for itself, none that concern files for anybody else."""

@@ -1,4 +1,4 @@
-"""File systems on which owner, mode bits and POSIX access lists are the whole truth, and changes are local.
+"""Local file systems: owner, mode bits and POSIX access lists alone decide, and all changes are made here.
 
 Source: statfs(2), linux/magic.h.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 
-_PLAIN = frozenset(
+_LOCAL = frozenset(
     {
         0xEF53,  # ext2, ext3, ext4
         0x58465342,  # xfs
@@ -22,7 +22,7 @@ _PLAIN = frozenset(
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def is_plain(path: bytes) -> bool:
-    """Whether `path` lies on such a file system; False if it cannot be told."""
+def enforces_posix_modes(path: bytes) -> bool:
+    """Whether `path` is on such a file system; False if that cannot be found out."""
     buffer = (ctypes.c_long * 32)()
-    return _libc.statfs(path, buffer) == 0 and (buffer[0] & 0xFFFFFFFF) in _PLAIN
+    return _libc.statfs(path, buffer) == 0 and (buffer[0] & 0xFFFFFFFF) in _LOCAL

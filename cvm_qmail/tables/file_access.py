@@ -1,12 +1,12 @@
-"""The disk as one user sees it, for a plug-in that looks at much of it at once.
+"""The file system with one user's rights, for a plug-in that reads many files at once.
 
-Law: while the plug-in's function runs, this process has the user's file access, so that each call meets
-exactly what the user would, links and access lists included; its own is back when the function
-returns, however it does.  What was looked at below the home, with each folder on the way, is the
-evidence for the answer; anything else (another place, a link, another file system) is not vouched for.
-A process that may not switch looks by bits.
+Invariants: while the plug-in's function runs, this process has the user's file access, so that each call has exactly
+the result that it would have for the user, links and access lists included; its own access is restored when the
+function returns or raises.  The answer depends on everything that was read below the home, and on each directory
+between; if anything else was read (another place, a link, another file system), it cannot be cached.  A process that
+may not switch judges by mode bits.
 
-Source: setfsuid(2), access(2); qmail-local.c, which becomes the user before it looks.
+Source: setfsuid(2), access(2); qmail-local.c, which becomes the user before it reads.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cvm_qmail.answer import Table
+from cvm_qmail.tables.access import Status, list_names, make_files, read_all, search
+from cvm_qmail.tables.ancestors import Directories
 from cvm_qmail.tables.errors import REFUSED
-from cvm_qmail.tables.files import Status, list_names, make_files, read_all, search
-from cvm_qmail.tables.folders import Folders
 
 if TYPE_CHECKING:
-    from cvm_qmail.tables import Rights, Tables
+    from cvm_qmail.tables.door import Rights, Tables
 
 _ODD = re.compile(rb"//|/\.{1,2}(?:/|$)")
-"""Parts of a path that are no names."""
+"""Parts of a path that are not names."""
 
 
-class Looks(Protocol):
-    """What can be asked; paths are absolute.
+class FileAccess(Protocol):
+    """The questions that a plug-in can ask; paths are absolute.
 
-    Each gives None (or False) for what is not there, and raises `Unavailable` for anything else; where
-    `exact`, one with an errno is what the user would meet too.
+    Each returns None (or False) for what does not exist, and raises `Unavailable` for anything else; where
+    `exact`, one with an errno is the user's result too.
     """
 
     exact: bool
 
     def file(self, path: bytes, /, *, secret: bool = False) -> bytes | None:
-        """Content of a plain file."""
+        """Content of a regular file."""
         ...
 
     def status(self, path: bytes, /) -> Status | None:
-        """What stat(2) says."""
+        """The result of stat(2)."""
         ...
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
-        """The names in a folder."""
+        """The names in a directory."""
         ...
 
     def enters(self, path: bytes, /) -> bool:
@@ -56,7 +56,11 @@ class Looks(Protocol):
         ...
 
     def writable(self, path: bytes, /) -> bool | None:
-        """Whether files may be made in the folder."""
+        """Whether files may be made in the directory."""
+        ...
+
+    def dangles(self, path: bytes, /) -> bool:
+        """Whether the name is a symbolic link; where `status` is None, one that leads nowhere."""
         ...
 
     def cdb(self, path: bytes, /, *, secret: bool = False, sound: bool = False) -> Table[bytes, bytes] | None:
@@ -64,8 +68,8 @@ class Looks(Protocol):
         ...
 
 
-class ByBits:
-    """The doors of `Tables` with the user's rights, for a process that may not switch."""
+class ModeBitAccess:
+    """The questions put to `Tables` with the user's rights, for a process that may not switch."""
 
     def __init__(self, tables: Tables, rights: Rights) -> None:
         self._tables = tables
@@ -73,15 +77,15 @@ class ByBits:
         self.exact = tables.exact(rights)
 
     def file(self, path: bytes, /, *, secret: bool = False) -> bytes | None:
-        """Content of a plain file."""
+        """Content of a regular file."""
         return self._tables.file(path, self._rights, secret=secret)
 
     def status(self, path: bytes, /) -> Status | None:
-        """What stat(2) says."""
+        """The result of stat(2)."""
         return self._tables.status(path, self._rights)
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
-        """The names in a folder."""
+        """The names in a directory."""
         return self._tables.listing(path, self._rights)
 
     def enters(self, path: bytes, /) -> bool:
@@ -89,8 +93,12 @@ class ByBits:
         return self._tables.enters(path, self._rights)
 
     def writable(self, path: bytes, /) -> bool | None:
-        """Whether files may be made in the folder."""
+        """Whether files may be made in the directory."""
         return self._tables.writable(path, self._rights)
+
+    def dangles(self, path: bytes, /) -> bool:
+        """Whether the name is a symbolic link."""
+        return self._tables.dangles(path, self._rights)
 
     def cdb(self, path: bytes, /, *, secret: bool = False, sound: bool = False) -> Table[bytes, bytes] | None:
         """A constant database."""
@@ -104,14 +112,14 @@ class Ask(Protocol):
     """`Tables` asking for a plug-in."""
 
     def __call__(self, name: str, function: Callable[[bytes], V], path: bytes, shown: object, /) -> V | None:
-        """``function(path)``; None if there is no such thing.  A trace sees `shown` in the place of its value."""
+        """``function(path)``; None if there is no such thing.  A trace sees `shown` instead of its value."""
         ...
 
 
 OpenDatabase = Callable[[bytes, bool, bool], Table[bytes, bytes] | None]
 
 
-class Switched:
+class SetfsuidAccess:
     """Plain system calls, for as long as this process has the user's file access."""
 
     exact = True
@@ -119,33 +127,33 @@ class Switched:
     def __init__(
         self,
         home: bytes,
-        folders: Folders,
+        directories: Directories,
         hidden: object,
         ask: Ask,
         cdb: OpenDatabase,
         *,
         opened: Callable[[bytes], int],
     ) -> None:
-        """`ask` and `cdb` are those of `Tables`, which tell a trace, and the supervisor; `opened` opens a file."""
+        """`ask` and `cdb`: those of `Tables`; they report to a trace and to the hang guard; `opened` opens a file."""
         self._below = home + b"/"
-        self._folders = folders
+        self._directories = directories
         self._hidden = hidden
         self._ask = ask
         self._cdb = cdb
         self._open = opened
         self._known: dict[bytes, os.stat_result | None] = {}
-        """What was found on the way, below the home; None: nothing."""
+        """What lstat(2) said of each path below the home; None: missing."""
 
     def file(self, path: bytes, /, *, secret: bool = False) -> bytes | None:
-        """Content of a plain file."""
+        """Content of a regular file."""
         return self._ask("file", self._read, path, self._hidden if secret else None)
 
     def status(self, path: bytes, /) -> Status | None:
-        """What stat(2) says."""
+        """The result of stat(2)."""
         return self._ask("status", self._status, path, None)
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
-        """The names in a folder."""
+        """The names in a directory."""
         return self._ask("listing", self._listing, path, None)
 
     def enters(self, path: bytes, /) -> bool:
@@ -153,13 +161,17 @@ class Switched:
         return bool(self._ask("enters", self._enters, path, None))
 
     def writable(self, path: bytes, /) -> bool | None:
-        """Whether files may be made in the folder."""
+        """Whether files may be made in the directory."""
         return self._ask("writable", self._writable, path, None)
 
     def cdb(self, path: bytes, /, *, secret: bool = False, sound: bool = False) -> Table[bytes, bytes] | None:
         """A constant database."""
         self._rely(path)
         return self._cdb(path, secret, sound)
+
+    def dangles(self, path: bytes, /) -> bool:
+        """Whether the name is a symbolic link."""
+        return self._ask("dangles", self._dangles, path, None) or False
 
     # -- the calls --------------------------------------------------------------------------------
 
@@ -169,7 +181,7 @@ class Switched:
         try:
             st = os.fstat(fd)
             if not S_ISREG(st.st_mode):
-                raise OSError(errno.EINVAL, "not a plain file", path)
+                raise OSError(errno.EINVAL, "not a regular file", path)
             return read_all(fd, st.st_size) if st.st_size else b""
         finally:
             os.close(fd)
@@ -183,8 +195,12 @@ class Switched:
         st = self._rely(path)
         return st if st is not None and not S_ISLNK(st.st_mode) else os.stat(path)
 
+    def _dangles(self, path: bytes) -> bool:
+        self._rely(path)
+        return S_ISLNK(os.lstat(path).st_mode)
+
     def _listing(self, path: bytes) -> list[bytes]:
-        self._folders.doubt()  # a message may come to lie in any of its folders
+        self._directories.request.not_cacheable()  # a new message may appear in any of its directories
         return list_names(path)
 
     def _enters(self, path: bytes) -> bool:
@@ -205,14 +221,15 @@ class Switched:
         return True
 
     def _rely(self, path: bytes) -> os.stat_result | None:
-        """lstat(2) of a path below the home, each folder on the way noted as evidence; None if that cannot be had.
+        """lstat(2) of a path below the home, on which the answer depends, as on each directory between.
 
-        What is missing rests on the folder in which it is missing.
+        None if there is no such file, or dependencies are not recorded.  A missing file depends on the
+        directory in which it is missing.
         """
-        if not self._folders.relying:
+        if not self._directories.request.cacheable:
             return None
         if not path.startswith(self._below) or _ODD.search(path):
-            self._folders.doubt()
+            self._directories.request.not_cacheable()
             return None
         known = self._known
         end = len(self._below) - 1
@@ -230,13 +247,13 @@ class Switched:
                 except FileNotFoundError:
                     st = None
                 except OSError:
-                    self._folders.doubt()
+                    self._directories.request.not_cacheable()
                     return None
                 known[part] = st
                 if st is not None:
-                    if S_ISLNK(st.st_mode) or not self._folders.plain(part, st):
-                        self._folders.doubt()
-                    self._folders.rely(part, st)
+                    if S_ISLNK(st.st_mode) or not self._directories.plain(part, st):
+                        self._directories.request.not_cacheable()
+                    self._directories.request.depend_on(part, st)
             if st is None:
                 return None
             if S_ISLNK(st.st_mode):

@@ -1,16 +1,16 @@
-"""The file system as one user sees it.
+"""The file system with one user's rights.
 
-Law: `View` answers what the user's own open(2), stat(2) or chdir(2) would meet, with the error
-classes of qmail.  Three ways, from cheap to exact:
+Invariants: `UserAccess` returns the results of the user's own open(2), stat(2) or chdir(2), with the error classes of
+qmail.  There are three ways, from cheap to exact:
 
- - bits: owner and mode of every folder on the way, none of them a link, none with an access list,
-   on a file system whose modes are the whole truth.  They settle a yes, and a "missing" below
-   folders that the user may search;
- - the switch: the same call made with the user's fsuid and fsgid; decides all that bits cannot;
- - bits alone, for a process that may not switch and is not that user: the best it can do.
+ - bits: owner and mode of every directory above, none of them a link, none with an access list, on a file system
+   where modes decide.  They can prove that access is allowed, and that a file is missing below directories that the
+   user may search;
+ - the switch: the same call made with the user's fsuid and fsgid; decides everything that bits cannot;
+ - bits alone, for a process that may not switch and is not that user.
 
-No open blocks or becomes a controlling terminal, and outside the switch none follows a link, at the end
-or on the way: what bits settled was another way.  Every read is bounded.
+No open blocks or becomes a controlling terminal.  Outside the switch no open follows a link, neither at the end nor
+above: bits have proved a path without links.  Every read is bounded.
 
 Source: qmail-local.c (qmeopen, checkhome), qmail-getpw.c (userext), error_temp.c.
 """
@@ -21,28 +21,28 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import NamedTuple, TypeVar
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.dotqmail import DotQmail, Home
+from cvm_qmail.tables.ancestors import Ancestors, Directories, Directory, lacks_list
 from cvm_qmail.tables.errors import REFUSED, describe, raise_if_temporary
-from cvm_qmail.tables.folders import Folder, Folders, Way, lacks_list
 from cvm_qmail.tables.rights import Rights, Switch
 
 T = TypeVar("T")
 
 READ_LIMIT = 16 << 20
-"""Bytes of a file beyond which it is a trouble, not a configuration."""
+"""Bytes of a file beyond which it is an error, not a configuration."""
 
 NAMES_LIMIT = 1_000_000
-"""Names in a folder beyond which it is not listed."""
+"""Names in a directory beyond which it is not listed."""
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-# Without releasing the interpreter lock, and without making an exception of what is no exception.
+# Without releasing the interpreter lock, and without exceptions for ordinary results.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _readlink = _libc.readlink
 _readlink.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
@@ -67,14 +67,14 @@ def open_file(path: bytes) -> int:
 
 
 def open_plain(path: bytes) -> int:
-    """An open plain file; nothing else is opened at all.  Raises OSError; EINVAL for anything else.
+    """An open regular file; nothing else is opened.  Raises OSError; EINVAL for anything else.
 
-    For who may open what others may not: opening a device may do something, and a link may lead to one.
+    For a privileged process: opening a device may have an effect, and a link may lead to one.
     """
     place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if not S_ISREG(os.fstat(place).st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", path)
+            raise OSError(errno.EINVAL, "not a regular file", path)
         try:
             return open_file(b"/proc/self/fd/%d" % place)
         except FileNotFoundError:
@@ -83,21 +83,32 @@ def open_plain(path: bytes) -> int:
         os.close(place)
 
 
-def open_without_links(path: bytes) -> int:
-    """An open file; no folder on the way to it is a link, nor is itself.  Raises OSError.
+def open_without_links(path: bytes) -> int | None:
+    """An open file; neither it nor a directory above it is a link.  None: it is missing.  Raises OSError.
 
-    A kernel before 5.6 looks at the file alone.
+    A kernel before 5.6 checks only the file itself.
     """
     fd = int(_syscall(_OPENAT2, _AT_FDCWD, path, *_NO_LINK))
     if fd >= 0:
         return fd
-    if ctypes.get_errno() == errno.ENOSYS:
-        return os.open(path, _OPEN | os.O_NOFOLLOW)
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    number = ctypes.get_errno()
+    if number == errno.ENOENT:
+        return None
+    if number == errno.ENOSYS:
+        try:
+            return os.open(path, _OPEN | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+    raise OSError(number, os.strerror(number), path)
+
+
+def _is_missing(path: bytes) -> bool:
+    """Whether nothing exists at `path`; readlink is the cheapest call for that."""
+    return _readlink(path, _one_byte, 1) < 0 and ctypes.get_errno() == errno.ENOENT
 
 
 def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
-    """Everything in an open file that is thought to hold `size` bytes.  Raises OSError; EFBIG beyond `limit`."""
+    """Everything in an open file that should have `size` bytes.  Raises OSError; EFBIG beyond `limit`."""
     data = os.read(fd, min(size, limit) + 1)
     if len(data) == size <= limit:
         return data
@@ -112,31 +123,31 @@ def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
     return b"".join(parts)
 
 
-def list_names(folder: bytes, limit: int = NAMES_LIMIT) -> list[bytes]:
-    """The names in a folder.  Raises OSError; EFBIG beyond `limit`."""
-    with os.scandir(folder) as entries:
+def list_names(directory: bytes, limit: int = NAMES_LIMIT) -> list[bytes]:
+    """The names in a directory.  Raises OSError; EFBIG beyond `limit`."""
+    with os.scandir(directory) as entries:
         names = [entry.name for entry in islice(entries, limit + 1)]
     if len(names) > limit:
-        raise OSError(errno.EFBIG, f"more than {limit} names", folder)
+        raise OSError(errno.EFBIG, f"more than {limit} names", directory)
     return names
 
 
 @cache
 def asks_access() -> bool:
-    """Whether the kernel can be asked what the rights of this moment allow (since 5.8)."""
+    """Whether the kernel can check the current rights (since 5.8)."""
     return _faccessat2(b"/", os.F_OK) == 0
 
 
-def make_files(folder: bytes) -> None:
-    """Whether files may be made in `folder` with the rights of this moment.  Raises OSError if not."""
-    if _faccessat2(folder, os.W_OK | os.X_OK):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+def make_files(directory: bytes) -> None:
+    """Whether files may be made in the directory `directory` with the current rights.  Raises OSError if not."""
+    if _faccessat2(directory, os.W_OK | os.X_OK):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), directory)
 
 
-def search(folder: bytes) -> None:
-    """Whether `folder` may be searched with the rights of this moment.  Raises OSError if not."""
-    if _faccessat2(folder, os.X_OK):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+def search(directory: bytes) -> None:
+    """Whether the directory `directory` may be searched with the current rights.  Raises OSError if not."""
+    if _faccessat2(directory, os.X_OK):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), directory)
 
 
 def _faccessat2(path: bytes, mode: int) -> int:
@@ -144,11 +155,11 @@ def _faccessat2(path: bytes, mode: int) -> int:
 
 
 class _Refused(Exception):
-    """Bits refuse the user what this process may do."""
+    """Bits deny the user what this process may do."""
 
 
 class Status(NamedTuple):
-    """What stat(2) tells, as far as rules care."""
+    """The result of stat(2), as far as rules use it."""
 
     uid: int
     gid: int
@@ -158,32 +169,32 @@ class Status(NamedTuple):
     """Seconds."""
 
 
-class View:
-    """The file system as `rights` see it, during one request; None: as this process does."""
+class UserAccess:
+    """The file system with `rights`, during one request; None: with those of this process."""
 
-    def __init__(self, rights: Rights | None, switch: Switch, folders: Folders) -> None:
+    def __init__(self, rights: Rights | None, switch: Switch, directories: Directories) -> None:
         own = rights is None or rights == switch.own
         self._rights = rights or switch.own
         self._switch = switch
-        self._folders = folders
+        self._directories = directories
         self._own = rights is None
         self._direct = own
         self._open = open_plain if own and switch.may else open_file
         self.exact = own or switch.may
-        """Whether every look is made with exactly these rights."""
+        """Whether every call is made with exactly these rights."""
 
     # -- making a call as the user --------------------------------------------------------------
 
     def _call(self, function: Callable[..., T], *arguments: object) -> T:
         """The call with the user's rights.  Only where `exact`."""
-        self._folders.doubt()
+        self._directories.request.not_cacheable()
         if self._direct:
             return function(*arguments)
         return self._switch.run(self._rights, function, *arguments)
 
     # -- bits -------------------------------------------------------------------------------------
 
-    def _allows(self, st: os.stat_result | Folder, bit: int) -> bool:
+    def _allows(self, st: os.stat_result | Directory, bit: int) -> bool:
         """Whether owner and mode bits grant `bit` (4 read, 1 search)."""
         uid, gid = self._rights
         if st.st_uid == uid:
@@ -193,40 +204,40 @@ class View:
         return bool(st.st_mode & bit)
 
     def _enters(self, path: bytes, st: os.stat_result) -> bool:
-        """Whether bits settle that the user may search this folder, on a plain file system."""
-        return self._allows(st, 1) and (st.st_uid == self._rights.uid or self._folders.without_list(path, st))
+        """Whether bits prove that the user may search this directory, on a local file system."""
+        return self._allows(st, 1) and (st.st_uid == self._rights.uid or self._directories.without_list(path, st))
 
-    def _passes(self, way: Way) -> bool:
-        """Whether bits settle that the user may search every folder on the way."""
-        if way.open_to_all:
+    def _passes(self, ancestors: Ancestors) -> bool:
+        """Whether bits prove that the user may search every one of these directories."""
+        if ancestors.open_to_all:
             return True
         return all(
             self._allows(entered, 1) and (entered.st_uid == self._rights.uid or entered.without_list)
-            for entered in way.folders
+            for entered in ancestors.directories
         )
 
     def _settled(self, path: bytes) -> os.stat_result | None:
-        """lstat(path), if bits settle that the user's stat(2) would say the same; else None.
+        """lstat(path), if bits prove that the user's stat(2) would have the same result; else None.
 
-        Raises FileNotFoundError where bits settle that the user would meet it.
+        Raises FileNotFoundError if bits prove that the user's call would.
         """
-        folder = path[: path.rfind(b"/")] or b"/"
-        way = self._folders.way(folder)
-        if way is None or path[-1:] in b"/." or not self._passes(way):
+        directory = path[: path.rfind(b"/")] or b"/"
+        ancestors = self._directories.ancestors(directory)
+        if ancestors is None or path[-1:] in b"/." or not self._passes(ancestors):
             return None
         try:
-            st = self._folders.lstat(path)
+            st = self._directories.lstat(path)
         except FileNotFoundError:
-            self._folders.doubt()
+            self._directories.request.not_cacheable()
             raise
         except OSError:
             return None
         if S_ISLNK(st.st_mode):
             return None
-        self._folders.rely(path, st)
+        self._directories.request.depend_on(path, st)
         return st
 
-    # -- what rules ask ---------------------------------------------------------------------------
+    # -- questions of the rules ---------------------------------------------------------------------------
 
     def stat(self, path: bytes) -> os.stat_result:
         """What stat(2) says to the user.  Raises OSError as it does."""
@@ -240,65 +251,70 @@ class View:
         return self._judge(os.path.realpath(path))
 
     def _judge(self, real: bytes) -> os.stat_result:
-        """By bits alone: what stat(2) of `real`, which has no links, would say to the user.
+        """By bits alone: the result that the user's stat(2) of `real`, which has no links, would have.
 
-        Raises OSError as it would; `Unavailable` where this process itself may not look.
+        Raises OSError as it would; `Unavailable` where this process itself may not read.
         """
-        self._folders.doubt()
+        self._directories.request.not_cacheable()
         end = 0
         try:
             while end >= 0 and real != b"/":
-                if not self._allows(self._folders.lstat(real[:end] or b"/"), 1):
+                if not self._allows(self._directories.lstat(real[:end] or b"/"), 1):
                     raise _Refused(real)
                 end = real.find(b"/", end + 1)
-            st = self._folders.lstat(real)
+            st = self._directories.lstat(real)
             if S_ISLNK(st.st_mode):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), real)
             return st
         except _Refused:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), real) from None
         except PermissionError:
-            raise Unavailable("cannot-see", "this process may not look there", real) from None
+            raise Unavailable("cannot-see", "this process has no permission to read this path", real) from None
 
-    def _inside(self, folder: bytes) -> os.stat_result:
-        """The user's chdir(2) to `folder` and stat(2) of ``.``.  Raises OSError as they do."""
+    def _inside(self, directory: bytes) -> os.stat_result:
+        """The user's chdir(2) to `directory` and stat(2) of ``.``.  Raises OSError as they do."""
         if not self._direct:
-            st = self._settled(folder)
-            if st is not None and S_ISDIR(st.st_mode) and self._folders.plain(folder, st) and self._enters(folder, st):
+            st = self._settled(directory)
+            if (
+                st is not None
+                and S_ISDIR(st.st_mode)
+                and self._directories.plain(directory, st)
+                and self._enters(directory, st)
+            ):
                 return st
             if not self.exact:
-                st = self._judge(os.path.realpath(folder))
+                st = self._judge(os.path.realpath(directory))
                 if not S_ISDIR(st.st_mode):
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
                 if not self._allows(st, 1):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
                 return st
-        return self._call(os.stat, folder + b"/.")
+        return self._call(os.stat, directory + b"/.")
 
     def owner(self, home: bytes) -> int | None:
-        """The uid that owns `home`, as qmail-getpw finds it; None if it cannot be seen."""
+        """The uid that owns `home`, as qmail-getpw finds it; None if qmail-getpw cannot see the home."""
         try:
             return self.stat(home).st_uid
         except OSError as error:
             raise_if_temporary(error, "passwd-home", home)
-            if self._own and error.errno in REFUSED:  # what qmailp would meet is not known
-                raise Unavailable("cannot-see", "this process may not look there", home) from None
+            if self._own and error.errno in REFUSED:  # the result for qmailp is not known
+                raise Unavailable("cannot-see", "this process has no permission to read this path", home) from None
             return None
 
     def home(self, path: bytes) -> Home:
-        """The home, entered.  Any failure makes qmail-local defer."""
+        """Enters the home.  Any failure makes qmail-local defer."""
         try:
             st = self._inside(path)
         except OSError as error:
             raise Unavailable(
                 "home-denied" if error.errno in REFUSED else "home", describe(error), path, errno=error.errno
             ) from None
-        return Home(st.st_mode, _DotQmails(self, path, self._folders.names(path, st)))
+        return Home(st.st_mode, _DotQmails(self, path, self._directories.names(path, st)))
 
     def dotqmail(self, home: bytes, name: bytes, names: frozenset[bytes] | None = None) -> DotQmail | None:
-        """What qmail-local's open(2) of a .qmail file meets; None for all that it passes over.
+        """The result of qmail-local's open(2) of a .qmail file; None for everything that it skips.
 
-        `names`: what `Folders.names` knows of the home.
+        `names`: the result of `Directories.names` for the home.
         """
         if names is not None and name.lower() not in names and b"/" not in name:
             return None
@@ -309,12 +325,15 @@ class View:
             if not self.exact:
                 return self._judge_dotqmail(path)
             if b"/" not in name:
-                # readlink is the cheapest call that tells "missing" from all else
-                if names is None and _readlink(path, _one_byte, 1) < 0 and ctypes.get_errno() == errno.ENOENT:
-                    return None
-                file = self._read_settled(path)
-                if file is not None:
-                    return file
+                try:
+                    fd = open_without_links(path)  # a directory above may have been replaced since it was checked
+                except OSError:
+                    if _is_missing(path):
+                        return None
+                else:
+                    file = None if fd is None else _read_dotqmail(fd, partial(self._may_read, fd, path))
+                    if fd is None or file is not None:
+                        return file
             return _read_dotqmail(self._call(os.open, path, _OPEN))
         except OSError as error:
             if error.errno in REFUSED:
@@ -323,18 +342,18 @@ class View:
             return None
 
     def open(self, path: bytes) -> int:
-        """What open(2) for reading gives the user.  Raises OSError as it does."""
+        """The result of the user's open(2) for reading.  Raises OSError as it does."""
         if self.exact:
             return self._call(self._open, path)
         return open_file(path)
 
     def content(self, path: bytes) -> bytes:
-        """A whole plain file.  Raises OSError; EINVAL for what is not a plain file."""
+        """The content of a regular file.  Raises OSError; EINVAL for any other file."""
         fd = self.open(path)
         try:
             st = os.fstat(fd)
             if not S_ISREG(st.st_mode):
-                raise OSError(errno.EINVAL, "not a plain file", path)
+                raise OSError(errno.EINVAL, "not a regular file", path)
             return read_all(fd, st.st_size)
         finally:
             os.close(fd)
@@ -345,10 +364,15 @@ class View:
         return Status(st.st_uid, st.st_gid, st.st_mode, st.st_size, int(st.st_mtime))
 
     def listing(self, path: bytes) -> list[bytes]:
-        """The names in a folder that the user may list.  Raises OSError."""
+        """The names in a directory that the user may list.  Raises OSError."""
         if self.exact:
             return self._call(list_names, path)
         return list_names(path)
+
+    def dangles(self, path: bytes) -> bool:
+        """Whether the name is a symbolic link, which is not followed.  Raises OSError as lstat(2) does."""
+        st = self._call(os.lstat, path) if self.exact else os.lstat(path)
+        return S_ISLNK(st.st_mode)
 
     def enters(self, path: bytes) -> bool:
         """True.  Raises OSError as the user's chdir(2) to `path` does."""
@@ -356,7 +380,10 @@ class View:
         return True
 
     def writable(self, path: bytes) -> bool:
-        """Whether the user may make files in the folder `path`.  Raises OSError as stat(2) does, unless refused."""
+        """Whether the user may make files in the directory `path`.
+
+        Raises OSError as stat(2) does, unless access is denied.
+        """
         try:
             st = self.stat(path)
             if not S_ISDIR(st.st_mode):
@@ -370,22 +397,16 @@ class View:
                 return False
             raise
 
-    def _read_settled(self, path: bytes) -> DotQmail | None:
-        """The file in a home that the user can enter, if bits settle that the user may read it; else None."""
-        try:
-            fd = open_without_links(path)  # the way may have been changed since it was looked at
-        except OSError:
-            return None
-        return _read_dotqmail(fd, lambda st: self._may_read(fd, path, st))
-
     def _may_read(self, fd: int, path: bytes, st: os.stat_result) -> bool:
-        self._folders.rely(path, st)
+        self._directories.request.depend_on(path, st)
         return (
-            self._allows(st, 4) and self._folders.plain(path, st) and (st.st_uid == self._rights.uid or lacks_list(fd))
+            self._allows(st, 4)
+            and self._directories.plain(path, st)
+            and (st.st_uid == self._rights.uid or lacks_list(fd))
         )
 
     def _judge_dotqmail(self, path: bytes) -> DotQmail | None:
-        """By bits alone.  Without its content if this process may not read it."""
+        """By bits alone; without its content if this process may not read it."""
         real = os.path.realpath(path)
         st = self._judge(real)
         if not S_ISREG(st.st_mode):
@@ -399,7 +420,7 @@ class View:
 
 
 def _read_dotqmail(fd: int, may_read: Callable[[os.stat_result], bool] | None = None) -> DotQmail | None:
-    """Reads and closes `fd`; None if it is not a plain file, or `may_read` is not sure."""
+    """Reads and closes `fd`; None if it is not a regular file, or if `may_read` does not prove the access."""
     try:
         st = os.fstat(fd)
         if not S_ISREG(st.st_mode) or (may_read is not None and not may_read(st)):
@@ -412,10 +433,10 @@ def _read_dotqmail(fd: int, may_read: Callable[[os.stat_result], bool] | None = 
 class _DotQmails:
     """The .qmail files of one home, by name."""
 
-    def __init__(self, view: View, home: bytes, names: frozenset[bytes] | None) -> None:
-        self._view = view
+    def __init__(self, view: UserAccess, home: bytes, names: frozenset[bytes] | None) -> None:
+        self._access = view
         self._home = home
         self._names = names
 
     def get(self, name: bytes, /) -> DotQmail | None:
-        return self._view.dotqmail(self._home, name, self._names)
+        return self._access.dotqmail(self._home, name, self._names)

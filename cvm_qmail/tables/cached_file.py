@@ -1,10 +1,10 @@
-"""What is kept in memory of a file, for exactly as long as the file is the same.
+"""A value made from a file, cached for exactly as long as the file is unchanged.
 
-Law: an answer rests on the file as it is when it is asked for.  A file is the same while device,
-inode, size, mtime and ctime are; and since a second change within one tick of the file system's
-clock would leave them all the same, what was read of a file that had changed just before is not
-trusted later (git calls this "racily clean").  What is read while it changes is read again.  Where
-`Changes` can vouch that nothing has happened since, not even the stat is made.
+Invariants: the value is that of the file at the moment of the question.  A file is unchanged while
+device, inode, size, mtime and ctime are; and since a second change within one tick of the file system's
+clock would leave them all as they are, the content of a file that had changed just before it was read
+is not trusted later (git calls this "racily clean").  A file that changes while it is read is read
+again.  While the watch covers the file, not even the stat is made.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.changes import Changes
+from cvm_qmail.tables.access import open_file, read_all
 from cvm_qmail.tables.errors import describe
-from cvm_qmail.tables.files import open_file, read_all
 from cvm_qmail.tables.identity import SETTLED, Identity, identity
+from cvm_qmail.tables.watch import Watch
 
 T = TypeVar("T")
 
 ATTEMPTS = 5
 
 Make = Callable[[int, int, bytes], T]
-"""``make(fd, size, path)``: the value of an open file, which it takes over.  Raises OSError."""
+"""``make(fd, size, path)`` returns the value of an open file, and takes over `fd`.  Raises OSError."""
 
 Open = Callable[[bytes], int]
 
@@ -38,37 +38,37 @@ def content(fd: int, size: int, _path: bytes) -> bytes:
         os.close(fd)
 
 
-class Kept(Generic[T]):
+class CachedFile(Generic[T]):
     """The value of one file."""
 
     def __init__(
-        self, path: bytes, reason: str, make: Make[T], opener: Open | None = None, changes: Changes | None = None
+        self, path: bytes, reason: str, make: Make[T], opener: Open | None = None, watch: Watch | None = None
     ) -> None:
-        """`reason` is the word for the trouble of a file that cannot be read.
+        """`reason`: the reason word for a file that cannot be read.
 
-        `opener` opens the file with somebody's rights (default: this process's).
+        `opener` opens the file with some user's rights (default: this process's).
         """
         self.path = path
         self._reason = reason
         self._make = make
         self._opener = opener
-        self._changes = changes
+        self._watch = watch
         self._stamp = -1
-        """That of `Changes` while it vouches for the value."""
+        """The stamp of the watch while it covers the value."""
         self._identity: Identity | None = None
-        """Of the file that the value was made from; None: there is none."""
+        """The identity of the file that the value was made from; None: there is no such file."""
         self._settled = False
-        """Whether that identity will tell a change."""
+        """Whether this identity would differ after a change."""
         self._value: T | None = None
 
     @property
-    def vouched(self) -> bool:
-        """Whether `Changes` vouches for the value while its stamp stays."""
-        return self._changes is not None and self._changes.stamp == self._stamp
+    def watched(self) -> bool:
+        """Whether the watch covers the value while its stamp stays."""
+        return self._watch is not None and self._watch.stamp == self._stamp
 
     def check(self) -> bool:
-        """Whether the file is still what `Changes` vouches for, if it does."""
-        if not self.vouched:
+        """Whether the file is unchanged, if the watch covers it; True if it does not."""
+        if not self.watched:
             return True
         try:
             return identity(os.stat(self.path)) == self._identity
@@ -79,24 +79,24 @@ class Kept(Generic[T]):
 
     def now(self) -> T | None:
         """The value of the file as it is now; None if there is no such file.  Raises `Unavailable`."""
-        changes = self._changes
-        if changes is not None and changes.stamp == self._stamp:
+        watch = self._watch
+        if watch is not None and watch.stamp == self._stamp:
             return self._value
         self._stamp = -1
-        covered = changes is not None and changes.cover(self.path)
+        covered = watch is not None and watch.cover(self.path)
         try:
             st = os.stat(self.path)
             if not self._settled or identity(st) != self._identity:
                 self._load()
             elif self._opener is not None:
-                os.close(self._opener(self.path))  # its user may have lost the right to read it
+                os.close(self._opener(self.path))  # the user may have lost the right to read it
         except FileNotFoundError:
             self._identity = self._value = None
             self._settled = False
         except OSError as error:
             raise Unavailable(self._reason, describe(error), self.path, errno=error.errno) from None
-        if changes is not None and covered and not os.path.islink(self.path):
-            self._stamp = changes.stamp
+        if watch is not None and covered and not os.path.islink(self.path):
+            self._stamp = watch.stamp
         return self._value
 
     def _load(self) -> None:
@@ -116,7 +116,7 @@ class Kept(Generic[T]):
             finally:
                 os.close(spare)
             if same:
-                if value != self._value:  # else the old one serves, and what was made of it
+                if value != self._value:  # else the old file and its value stay in memory
                     self._value = value
                 self._identity = identity(st)
                 self._settled = max(st.st_mtime_ns, st.st_ctime_ns) < began - SETTLED

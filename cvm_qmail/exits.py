@@ -1,0 +1,34 @@
+"""How programs end: exit statuses, and an exception that becomes a message.
+
+Source: qmail-command(8): 100 is a permanent failure, 111 a temporary one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+USAGE = 1
+PERMANENT = 100
+TEMPORARY = 111
+
+
+class Failure(Exception):
+    """The program cannot continue: a human-readable message, and its exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def describe_exception() -> str:
+    """The exception being handled: its type and where it was raised, for the log.
+
+    Its message is left out, since it may quote a request.
+    """
+    import traceback  # command mode must not pay for it
+
+    kind, _, trace = sys.exc_info()
+    frames = traceback.extract_tb(trace)
+    path = " ".join(f"{os.path.basename(frame.filename)}:{frame.lineno}:{frame.name}" for frame in frames)
+    return f"{kind.__name__ if kind else 'nothing'} at {path}"
