@@ -1,3 +1,3 @@
 """Recipient validation for qmail hosts, over the CVM protocol."""
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"

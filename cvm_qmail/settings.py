@@ -1,15 +1,20 @@
-"""Environment to `Settings`: each variable explained once, read once, checked at start.
+"""From the environment to `Settings`: each variable is declared once, read once, and checked at start.
 
-Law: nothing else reads the environment.  A malformed value is a `BadSetting` at start, never a
-surprise later.  docs/settings.md is checked against `VARIABLES` by a test.
+Invariants: a malformed value is a `BadSetting` at start, never an error later.  docs/settings.md,
+the man pages and ``--help-settings`` are made from the declarations or checked against them.
+
+To add one: a row in `SETTINGS`, a field of the same name in `Settings`, run scripts/reference.  Plug-ins
+declare theirs with `Setting` too, and name them as an entry point of ``cvm_qmail.settings``.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class BadSetting(Exception):
@@ -19,59 +24,255 @@ class BadSetting(Exception):
         super().__init__(f"{name}: found {found!r}, expected {expected}")
 
 
-class Variable(NamedTuple):
+class Invalid(ValueError):
+    """A parser did not accept a text; the message is what it expects."""
+
+
+class Setting(NamedTuple, Generic[T]):
     """One environment variable."""
 
     name: str
     default: str
+    """The default, as the documents show it."""
+    parse: Callable[[str | None], T]
+    """The parser: returns the value of a text (None: the variable is not set), or raises `Invalid`."""
     meaning: str
+    unit: str = ""
+
+    def read(self, environment: Mapping[str, str]) -> T:
+        """The value.  Raises `BadSetting`."""
+        text = environment.get(self.name)
+        try:
+            return self.parse(text)
+        except Invalid as invalid:
+            raise BadSetting(self.name, text or "", str(invalid)) from None
 
 
-VARIABLES = (
-    Variable("QMAIL_ROOT", "/var/qmail", "the qmail home"),
-    Variable(
+# -- parsers ------------------------------------------------------------------------------------------
+
+
+def optional_bytes(text: str | None) -> bytes | None:
+    """The text; None if the variable is not set.  Empty is not the same as unset."""
+    return None if text is None else os.fsencode(text)
+
+
+def optional(text: str | None) -> str | None:
+    """The text; None if the variable is empty or not set."""
+    return text or None
+
+
+def presence(text: str | None) -> bool:
+    """Whether the variable is set, even empty."""
+    return text is not None
+
+
+def path(default: bytes) -> Callable[[str | None], bytes]:
+    """An absolute path, without a slash at its end."""
+
+    def parse(text: str | None) -> bytes:
+        value = os.fsencode(text) if text else default
+        if not value.startswith(b"/"):
+            raise Invalid("a path that starts with /")
+        return value.rstrip(b"/") or b"/"
+
+    return parse
+
+
+def number(default: int, least: int, most: int) -> Callable[[str | None], int]:
+    """A whole number."""
+
+    def parse(text: str | None) -> int:
+        if not text:
+            return default
+        value = int(text.lstrip("0")[:12] or "0") if text.isascii() and text.isdigit() else least - 1
+        if not least <= value <= most:
+            raise Invalid(f"a whole number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def seconds(default: int, least: int, most: int) -> Callable[[str | None], float]:
+    """Milliseconds, as seconds; where 0 is allowed it means the default."""
+    whole = number(default, least, most)
+    return lambda text: (whole(text) or default) / 1000
+
+
+def octal(default: int) -> Callable[[str | None], int]:
+    """A mode."""
+
+    def parse(text: str | None) -> int:
+        if not text:
+            return default
+        if not re.fullmatch("[0-7]{1,5}", text) or int(text, 8) > 0o7777:
+            raise Invalid("a mode as one to four octal digits, like 0770")
+        return int(text, 8)
+
+    return parse
+
+
+def choice(default: str, *others: str) -> Callable[[str | None], str]:
+    """One of several words."""
+    words = (default, *others)
+
+    def parse(text: str | None) -> str:
+        value = text or default
+        if value not in words:
+            raise Invalid("one of " + ", ".join(sorted(words) if {*words} == {"0", "1"} else words))
+        return value
+
+    return parse
+
+
+def flag(*, default: bool = False) -> Callable[[str | None], bool]:
+    """``1`` or ``0``."""
+    word = choice(str(int(default)), str(int(not default)))
+    return lambda text: word(text) == "1"
+
+
+def matching(default: bytes, pattern: bytes, expected: str) -> Callable[[str | None], bytes]:
+    """Bytes that match the whole pattern."""
+
+    def parse(text: str | None) -> bytes:
+        value = os.fsencode(text) if text else default
+        if not re.fullmatch(pattern, value, re.DOTALL):
+            raise Invalid(expected)
+        return value
+
+    return parse
+
+
+def words(text: str | None) -> frozenset[bytes]:
+    """Words separated by spaces."""
+    return frozenset(os.fsencode(text or "").split(b" ")) - {b""}
+
+
+def _programs(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None or text == "all" else tuple(text.split())
+
+
+def _missing_domain(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text) or b"localhost"
+
+
+# -- the settings of every module ---------------------------------------------------------------------
+
+_HOUR = 3_600_000
+
+SETTINGS: dict[str, Setting[Any]] = {
+    "qmail_root": Setting("QMAIL_ROOT", "/var/qmail", path(b"/var/qmail"), "the qmail home"),
+    "lookup_secret": Setting(
         "CVM_LOOKUP_SECRET",
         "unset",
-        "the secret that clients must show; empty: none is wanted; unset: authentication mode",
+        optional_bytes,
+        "the secret that clients must send; empty: none is required; unset: authentication mode",
     ),
-    Variable("CVM_SOCKET_MODE", "0777", "mode of the socket, octal"),
-    Variable("CVM_SOCKET_OWNER", "unset", "owner of the socket, name or uid; a name also sets the group"),
-    Variable("CVM_SOCKET_GROUP", "unset", "group of the socket, name or gid"),
-    Variable(
+    "socket_mode": Setting("CVM_SOCKET_MODE", "0777", octal(0o777), "mode of the socket, octal"),
+    "socket_owner": Setting(
+        "CVM_SOCKET_OWNER", "unset", optional, "owner of the socket, name or uid; a name also sets the group"
+    ),
+    "socket_group": Setting("CVM_SOCKET_GROUP", "unset", optional, "group of the socket, name or gid"),
+    "local_timeout": Setting(
         "CVM_LOCAL_TIMEOUT",
         "1000",
-        "milliseconds for a client to send its request, and to take its answer; 0: the default",
+        seconds(1000, 0, _HOUR),
+        "time for a client to send its request, and to receive its answer; 0: the default",
+        "milliseconds",
     ),
-    Variable("CVM_LOOKUP_TIMEOUT", "5000", "milliseconds for a look-up; then the answer is temporary"),
-    Variable("CVM_WORKERS", "one per core, at least 2", "number of worker processes"),
-    Variable("CVM_LOG", "text", "log lines as text or json"),
-    Variable("CVM_QMAIL_ASSUME_LOCAL", "unset", "set, even empty: a domain that virtualdomains does not have is local"),
-    Variable(
-        "CVM_QMAIL_MISSINGDOMAIN", "unset", "the domain to answer with for a domain out of scope; empty: localhost"
+    "lookup_timeout": Setting(
+        "CVM_LOOKUP_TIMEOUT",
+        "5000",
+        seconds(5000, 1, _HOUR),
+        "time for a lookup; after that the answer is a temporary failure",
+        "milliseconds",
     ),
-    Variable("CVM_QMAIL_MISSINGUSER", "alias", "the account to look up instead when the domain was replaced"),
-    Variable(
+    "workers": Setting(
+        "CVM_WORKERS",
+        "one per core, at least 2",
+        number(max(2, len(os.sched_getaffinity(0))), 1, 1024),
+        "number of worker processes",
+    ),
+    "log": Setting("CVM_LOG", "text", choice("text", "json"), "format of log lines: text or json"),
+    "stats": Setting(
+        "CVM_STATS",
+        "beside the socket, PATH.stats",
+        lambda text: text,
+        "the file in which the server counts; empty: none",
+    ),
+    "assume_local": Setting(
+        "CVM_QMAIL_ASSUME_LOCAL",
+        "unset",
+        presence,
+        "set, even empty: a domain that is in neither locals nor virtualdomains is local",
+    ),
+    "missing_domain": Setting(
+        "CVM_QMAIL_MISSINGDOMAIN",
+        "unset",
+        _missing_domain,
+        "the domain to answer with for a domain that is out of scope; empty: localhost",
+    ),
+    "missing_user": Setting(
+        "CVM_QMAIL_MISSINGUSER",
+        "alias",
+        lambda text: os.fsencode(text or "alias"),
+        "the local part to look up when CVM_QMAIL_MISSINGDOMAIN has replaced the domain",
+    ),
+    "lookaside": Setting(
         "CVM_QMAIL_LOOKASIDE",
         "unset",
+        words,
         "programs (first words after | in .qmail files) whose addresses another module judges",
     ),
-    Variable("CVM_QMAIL_CHECK_PERMS", "unset", "starting with -: a refused access is permanent instead of temporary"),
-    Variable("CVM_QMAIL_BREAK", "-", "conf-break of the qmail build: one byte"),
-    Variable("CVM_QMAIL_ALIAS", "alias", "name of the alias account (conf-users)"),
-    Variable("CVM_QMAIL_MASK", "002", "conf-patrn of the qmail build, octal: modes that make qmail-local defer"),
-    Variable(
+    "denied_is_permanent": Setting(
+        "CVM_QMAIL_CHECK_PERMS",
+        "unset",
+        lambda text: (text or "").startswith("-"),
+        "starting with -: a denied access is a rejection instead of a temporary failure",
+    ),
+    "breakchar": Setting(
+        "CVM_QMAIL_BREAK", "-", matching(b"-", rb"[^\0]", "one byte"), "conf-break of the qmail build: one byte"
+    ),
+    "alias": Setting(
+        "CVM_QMAIL_ALIAS",
+        "alias",
+        matching(b"alias", rb"[^:/\0\n]+", "the name of an account"),
+        "name of the alias account (conf-users)",
+    ),
+    "mask": Setting(
+        "CVM_QMAIL_MASK", "002", octal(0o002), "conf-patrn of the qmail build, octal: modes that make qmail-local defer"
+    ),
+    "programs": Setting(
         "CVM_QMAIL_PROGRAMS",
         "all",
-        "plug-ins for what a .qmail file hands over to: names separated by spaces; empty: none",
+        _programs,
+        "plug-ins for delivery programs that .qmail files run: names separated by spaces; empty: none",
     ),
-    Variable("CVM_SHADOW", "unset", "another module, asked the same after each answer; differences are logged"),
-    Variable("CVM_DRY_RUN", "0", "1: what would be refused is accepted, and logged"),
-    Variable("NSS_WRAPPER_PASSWD", "unset", "takes the place of /etc/passwd (for tests with libnss-wrapper)"),
-)
+    "branch": Setting(
+        "CVM_QMAIL_BRANCH", "0", flag(), "1: qmail-local has the qmail-branch patch (?LABEL and :LABEL lines)"
+    ),
+    "follow": Setting(
+        "CVM_QMAIL_FOLLOW",
+        "0",
+        flag(),
+        "1: an address is rejected if it is only forwarded, and every target would be rejected",
+    ),
+    "shadow": Setting(
+        "CVM_SHADOW", "unset", optional, "another module to compare with: it gets each question; differences are logged"
+    ),
+    "dry_run": Setting("CVM_DRY_RUN", "0", flag(), "1: addresses that would be rejected are accepted, and logged"),
+    "sandbox": Setting(
+        "CVM_SANDBOX",
+        "auto",
+        choice("auto", "required", "off"),
+        "auto: as much as the kernel supports; required: no start without Landlock and seccomp; off: none",
+    ),
+    "passwd": Setting("NSS_WRAPPER_PASSWD", "unset", optional, "replaces /etc/passwd (for tests with libnss-wrapper)"),
+}
+"""By the field of `Settings` that has the value."""
 
 
 class Settings(NamedTuple):
-    """The settings of a module, and the environment for plug-ins to find their own in."""
+    """The settings of a module, and the environment, in which plug-ins find their own."""
 
     qmail_root: bytes
     lookup_secret: bytes | None
@@ -84,6 +285,8 @@ class Settings(NamedTuple):
     """Seconds."""
     workers: int
     log: str
+    stats: str | None
+    """None: beside the socket; empty: none."""
     assume_local: bool
     missing_domain: bytes | None
     missing_user: bytes
@@ -94,111 +297,25 @@ class Settings(NamedTuple):
     mask: int
     programs: tuple[str, ...] | None
     """None: all that are installed."""
-    passwd: str | None
+    branch: bool
+    follow: bool
     shadow: str | None
     dry_run: bool
+    sandbox: str
+    passwd: str | None
     environment: Mapping[str, str]
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Raises `BadSetting`."""
         env = os.environ if environment is None else environment
-        return cls(
-            qmail_root=_folder(env, "QMAIL_ROOT", b"/var/qmail"),
-            lookup_secret=_bytes(env, "CVM_LOOKUP_SECRET"),
-            socket_mode=_octal(env, "CVM_SOCKET_MODE", 0o777),
-            socket_owner=env.get("CVM_SOCKET_OWNER") or None,
-            socket_group=env.get("CVM_SOCKET_GROUP") or None,
-            local_timeout=(_number(env, "CVM_LOCAL_TIMEOUT", 1000, 0, 3_600_000) or 1000) / 1000,
-            lookup_timeout=_number(env, "CVM_LOOKUP_TIMEOUT", 5000, 1, 3_600_000) / 1000,
-            workers=_number(env, "CVM_WORKERS", max(2, len(os.sched_getaffinity(0))), 1, 1024),
-            log=_choice(env, "CVM_LOG", "text", ("text", "json")),
-            assume_local="CVM_QMAIL_ASSUME_LOCAL" in env,
-            missing_domain=None
-            if (domain := _bytes(env, "CVM_QMAIL_MISSINGDOMAIN")) is None
-            else domain or b"localhost",
-            missing_user=_bytes(env, "CVM_QMAIL_MISSINGUSER") or b"alias",
-            lookaside=frozenset((_bytes(env, "CVM_QMAIL_LOOKASIDE") or b"").split(b" ")) - {b""},
-            denied_is_permanent=env.get("CVM_QMAIL_CHECK_PERMS", "").startswith("-"),
-            breakchar=_matching(env, "CVM_QMAIL_BREAK", b"-", rb"[^\0]", "one byte"),
-            alias=_matching(env, "CVM_QMAIL_ALIAS", b"alias", rb"[^:/\0\n]+", "the name of an account"),
-            mask=_octal(env, "CVM_QMAIL_MASK", 0o002),
-            programs=None
-            if (names := env.get("CVM_QMAIL_PROGRAMS")) is None or names == "all"
-            else tuple(names.split()),
-            passwd=env.get("NSS_WRAPPER_PASSWD") or None,
-            shadow=env.get("CVM_SHADOW") or None,
-            dry_run=_dry_run(env),
-            environment=env,
-        )
-
-    # -- for plug-ins, which find their own variables in `environment` ------------------------------
-
-    def folder(self, name: str, default: bytes) -> bytes:
-        """An absolute path.  Raises `BadSetting`, as all of these."""
-        return _folder(self.environment, name, default)
-
-    def number(self, name: str, default: int, least: int, most: int) -> int:
-        """A whole number."""
-        return _number(self.environment, name, default, least, most)
-
-    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
-        """One of several words."""
-        return _choice(self.environment, name, default, choices)
-
-    def flag(self, name: str, *, default: bool = False) -> bool:
-        """``1`` or ``0``."""
-        return _choice(self.environment, name, str(int(default)), ("0", "1")) == "1"
+        settings = cls(**read(SETTINGS, env), environment=env)
+        if settings.dry_run and settings.lookup_secret is None:  # it would accept wrong passwords
+            expected = "CVM_LOOKUP_SECRET as well: a dry run is for lookups, not for passwords"
+            raise BadSetting("CVM_DRY_RUN", "1", expected)
+        return settings
 
 
-def _bytes(env: Mapping[str, str], name: str) -> bytes | None:
-    value = env.get(name)
-    return None if value is None else os.fsencode(value)
-
-
-def _folder(env: Mapping[str, str], name: str, default: bytes) -> bytes:
-    value = _bytes(env, name) or default
-    if not value.startswith(b"/"):
-        raise BadSetting(name, os.fsdecode(value), "a path that starts with /")
-    return value.rstrip(b"/") or b"/"
-
-
-def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = env.get(name)
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit()) or not least <= (number := int(text.lstrip("0")[:12] or "0")) <= most:
-        raise BadSetting(name, text, f"a whole number from {least} to {most}")
-    return number
-
-
-def _octal(env: Mapping[str, str], name: str, default: int) -> int:
-    text = env.get(name)
-    if not text:
-        return default
-    if not re.fullmatch("[0-7]{1,5}", text) or int(text, 8) > 0o7777:
-        raise BadSetting(name, text, "a mode as one to four octal digits, like 0770")
-    return int(text, 8)
-
-
-def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
-    text = env.get(name) or default
-    if text not in choices:
-        raise BadSetting(name, text, "one of " + ", ".join(choices))
-    return text
-
-
-def _dry_run(env: Mapping[str, str]) -> bool:
-    wanted = _choice(env, "CVM_DRY_RUN", "0", ("0", "1")) == "1"
-    if wanted and "CVM_LOOKUP_SECRET" not in env:  # a wrong password would be as good as the right one
-        raise BadSetting(
-            "CVM_DRY_RUN", "1", "CVM_LOOKUP_SECRET beside it: a dry run is for look-ups, not for passwords"
-        )
-    return wanted
-
-
-def _matching(env: Mapping[str, str], name: str, default: bytes, pattern: bytes, expected: str) -> bytes:
-    value = _bytes(env, name) or default
-    if not re.fullmatch(pattern, value, re.DOTALL):
-        raise BadSetting(name, env[name], expected)
-    return value
+def read(declared: Mapping[str, Setting[Any]], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values of all these settings, by field.  Raises `BadSetting` for the first that is malformed."""
+    return {field: setting.read(environment) for field, setting in declared.items()}

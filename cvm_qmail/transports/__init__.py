@@ -1,1 +1,1 @@
-"""How bytes arrive.  A transport knows a callable from bytes to bytes, and nothing of what it does."""
+"""How bytes arrive.  A transport knows only a callable from bytes to bytes."""

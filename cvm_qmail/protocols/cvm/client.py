@@ -1,9 +1,9 @@
-"""The CVM protocol from the other end.
+"""The client side of CVM: ask a module one question.
 
-    ask("cvm-local:/run/cvm/rcpt", b"joe", b"example.org", secret=b"...")  ->  wire.Response
+    ask("cvm-local:/run/cvm/rcpt", b"joe", b"example.org", secret=b"...")  ->  packets.Response
 
-Law: every call ends in bounded time, unlike with the C client.  A server that cannot be reached, does
-not answer in time or answers nonsense raises `NoAnswer`: for mail, a temporary failure.
+Invariants: every call ends in bounded time, unlike with the C client.  If a server cannot be reached, does not answer
+in time or sends a malformed answer, it raises `NoAnswer`: for mail, a temporary failure.
 
 Source: cvm 0.97 (client_xfer_local.c, client_xfer_udp.c, client_xfer_command.c, v2client.c).
 """
@@ -18,19 +18,19 @@ from secrets import token_bytes
 from struct import Struct
 from typing import NamedTuple
 
-from cvm_qmail import wire
-from cvm_qmail.wire import Credential
+from cvm_qmail.protocols.cvm import packets
+from cvm_qmail.protocols.cvm.packets import Credential
 
 TIMEOUT = 10.0
 """Seconds for a whole call."""
 
 NONCE = 8
-"""Random bytes in a request over UDP, where anybody could answer."""
+"""The number of random bytes in a request over UDP, where anyone could answer."""
 
 _TIMEVAL = Struct("@ll")
 
 UDP_TRIES = (1.0, 2.0, 4.0)
-"""Seconds to wait for an answer after each sending."""
+"""Seconds to wait for an answer after each datagram."""
 
 
 class NoAnswer(Exception):
@@ -67,25 +67,25 @@ def ask(
     secret: bytes | None = None,
     password: bytes | None = None,
     more: dict[int, bytes] | None = None,
-) -> wire.Response:
+) -> packets.Response:
     """The response of `module`.
 
-    Raises `NoAnswer`, ValueError for the module's name, `wire.Malformed` for a request that does not fit.
+    Raises `NoAnswer`, ValueError for the module's name, `packets.Malformed` for a request that does not fit.
     """
     given = {Credential.DOMAIN: domain, Credential.SECRET: secret, Credential.PASSWORD: password, **(more or {})}
     credentials = {Credential.ACCOUNT: account, **{k: value for k, value in given.items() if value is not None}}
     scheme, _ = Module.parse(module)
     nonce = token_bytes(NONCE) if scheme == "cvm-udp" and version == 2 else b""
-    packet = wire.pack_request(wire.Request(version, nonce, credentials))
+    packet = packets.pack_request(packets.Request(version, nonce, credentials))
     return exchange(module, packet, timeout)
 
 
-def exchange(module: str, packet: bytes, timeout: float = TIMEOUT) -> wire.Response:
+def exchange(module: str, packet: bytes, timeout: float = TIMEOUT) -> packets.Response:
     """Sends a packet as it is; the response.  Raises `NoAnswer`, ValueError."""
     answer = transfer(module, packet, timeout)
     try:
-        return wire.parse_response(answer, packet[0] if packet else 2)
-    except wire.Malformed as bad:
+        return packets.parse_response(answer, packet[0] if packet else 2)
+    except packets.Malformed as bad:
         raise NoAnswer(f"{module}: {bad}" if answer else f"{module}: closed without an answer") from None
 
 
@@ -114,9 +114,9 @@ def _local(path: str, packet: bytes, end: float) -> bytes:
         connection.sendall(packet)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
-        while len(answer) <= wire.LIMIT:
+        while len(answer) <= packets.LIMIT:
             connection.settimeout(_left(end))
-            data = connection.recv(wire.LIMIT + 1)
+            data = connection.recv(packets.LIMIT + 1)
             if not data:
                 break
             answer += data
@@ -124,9 +124,9 @@ def _local(path: str, packet: bytes, end: float) -> bytes:
 
 
 def _connect(connection: socket.socket, path: str, end: float) -> None:
-    """Waits for its turn while the server's queue is full, where a socket with Python's time-out gets EAGAIN.
+    """Connects, and waits while the server's queue is full, as the C program's short queue often is.
 
-    The C program's queue has room for few.
+    SO_SNDTIMEO is used because a socket with a Python time-out gets EAGAIN there instead of waiting.
     """
     seconds, fraction = divmod(max(_left(end), 1e-3), 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(fraction * 1e6)))
@@ -137,9 +137,9 @@ def _connect(connection: socket.socket, path: str, end: float) -> None:
 
 
 def _udp(address: str, packet: bytes, end: float) -> bytes:
-    from cvm_qmail.transports import udp
+    from cvm_qmail.transports import datagram
 
-    family, kind, protocol, _, sockaddr = socket.getaddrinfo(*udp.split(address), type=socket.SOCK_DGRAM)[0]
+    family, kind, protocol, _, sockaddr = socket.getaddrinfo(*datagram.split(address), type=socket.SOCK_DGRAM)[0]
     start = packet[: 2 + packet[1]] if len(packet) > 1 and packet[0] == 2 else b""
     with socket.socket(family, kind, protocol) as asking:
         asking.connect(sockaddr)
@@ -150,8 +150,8 @@ def _udp(address: str, packet: bytes, end: float) -> bytes:
             try:
                 while True:
                     asking.settimeout(_left(until))
-                    answer = asking.recv(wire.LIMIT + 1)
-                    if answer[1 : len(start)] == start[1:]:  # else somebody else's, or an old one
+                    answer = asking.recv(packets.LIMIT + 1)
+                    if answer[1 : len(start)] == start[1:]:  # else it is from another sender, or an old one
                         return answer
             except TimeoutError:
                 continue

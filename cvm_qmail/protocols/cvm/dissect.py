@@ -1,12 +1,11 @@
-"""CVM packets taken apart for people, and put together: the packets of `wire`, declared with construct.
+"""CVM packets taken apart for display, and put together: the packets of `packets`, declared with construct.
 
-Law: a declaration and nothing else decides; it was not written from `wire`'s code, and a property test
-holds the two together: both say the same of any bytes, or both refuse with `Malformed`.  The server
-never imports this file (it is twenty to fifty times slower); `cvmctl decode` and the tests do.
+Invariants: only the declaration decides.  It was not derived from the code of `packets`, and a property test
+compares the two: for any bytes both give the same result, or both raise `Malformed`.  The server never imports this
+file (it is twenty to fifty times slower); `cvmctl decode` and the tests do.
 
-Unlike `wire`, it keeps every value in its place: also a repeated one, and one of a type that has no name.
-`walk_request` and `walk_response` say moreover where in the packet each part is, and take a damaged
-packet apart up to the damage.
+Unlike `packets`, it keeps every value in its place, even a repeated one and one of an unknown type. `walk_request`
+and `walk_response` also return where in the packet each part is, and the parts of a damaged packet up to the damage.
 
 Source: the protocol documents of cvm 0.97.
 """
@@ -34,7 +33,7 @@ from construct import (  # type: ignore[import-untyped]  # it has no stubs
     this,
 )
 
-from cvm_qmail.wire import LIMIT, Code, Credential, Fact, Malformed
+from cvm_qmail.protocols.cvm.packets import LIMIT, Code, Credential, Fact, Malformed
 
 
 class Value(NamedTuple):
@@ -42,12 +41,12 @@ class Value(NamedTuple):
 
     type: int
     name: str
-    """Of its type; empty: it has none."""
+    """The name of its type; empty: the type has none."""
     data: bytes
 
 
 class DissectedRequest(NamedTuple):
-    """A request, with everything in it in its order."""
+    """A request, its parts in order."""
 
     version: int
     nonce: bytes
@@ -55,35 +54,35 @@ class DissectedRequest(NamedTuple):
 
 
 class DissectedResponse(NamedTuple):
-    """A response, with everything in it in its order."""
+    """A response, its parts in order."""
 
     code: int
     meaning: str
-    """Name of the code; empty: it has none."""
+    """The name of the code; empty: it has none."""
     nonce: bytes
     facts: tuple[Value, ...]
 
 
 class Part(NamedTuple):
-    """A part of a packet, in its place."""
+    """A part of a packet, and where it is."""
 
     offset: int
     size: int
-    """Bytes that it takes up, with its type and length."""
+    """Its size in bytes, type and length included."""
     name: str
-    """Of its type, or what it is: version, code, nonce, credential, end; empty: its type has none."""
+    """The name of its type, or version, code, nonce, credential or end; empty: the type has no name."""
     type: int | None
     """None: it has none."""
     data: bytes
 
 
 class Damage(NamedTuple):
-    """Where a packet ceases to be one."""
+    """Where a packet is damaged."""
 
     offset: int
-    """Of the part that is damaged."""
+    """The name of the damaged part."""
     what: str
-    """Quotes nothing of it."""
+    """What is wrong; without any bytes of the packet."""
 
 
 class Walk(NamedTuple):
@@ -100,7 +99,7 @@ _String = NullTerminated(GreedyBytes)
 
 
 def _values(form: Any) -> Any:
-    """Pairs of a type and a value of this form; a type of zero ends them."""
+    """Pairs of a type and a value of this form, until a type of zero."""
     pair = Struct("type" / Byte, "data" / If(this.type, form))
     return ExprAdapter(
         RepeatUntil(lambda pair, _so_far, _context: not pair["type"], pair),
@@ -127,7 +126,7 @@ _RESPONSES = {
 }
 
 _VERSION_UNKNOWN = b"\x02\x00"
-"""What a server answers that does not speak the version it was asked in: a response of version 1."""
+"""The answer of a server that does not speak the version of the request: a response of version 1."""
 
 # -- taking apart -------------------------------------------------------------------------------------
 
@@ -155,7 +154,7 @@ def dissect_response(packet: bytes, version: int = 2) -> DissectedResponse:
     return DissectedResponse(parts.code, _name(parts.code, Code), parts.get("nonce", b""), _named(parts.facts, Fact))
 
 
-# -- going along --------------------------------------------------------------------------------------
+# -- walking along --------------------------------------------------------------------------------------
 
 
 def walk_request(packet: bytes) -> Walk:
@@ -273,7 +272,7 @@ def build_response(version: int, nonce: bytes, code: int, facts: Iterable[tuple[
     return _build(_RESPONSES[1], code=code, facts=list(facts))
 
 
-# -- construct's errors become ours here --------------------------------------------------------------
+# -- construct's errors are turned into `Malformed` here --------------------------------------------------------------
 
 
 def _parse(declared: Any, packet: bytes) -> Any:
@@ -286,7 +285,7 @@ def _parse(declared: Any, packet: bytes) -> Any:
 
 
 def _build(declared: Any, **parts: Any) -> bytes:
-    """The packet; whatever would not come back as it went in (a NUL in a string, a type of zero) is refused."""
+    """The packet.  Raises `Malformed` for a value that would not be parsed back (a NUL in a string, a type of zero)."""
     try:
         packet: bytes = declared.build(parts)
     except ConstructError as error:

@@ -1,0 +1,1 @@
+"""Sinks of requests: the log, counters, a shadow."""

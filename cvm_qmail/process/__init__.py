@@ -1,0 +1,1 @@
+"""Processes: fork, deadlines, shared memory."""

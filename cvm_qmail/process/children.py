@@ -1,0 +1,77 @@
+"""Children that must not outlive their parent, or exceed a deadline.
+
+Invariants: a child leaves by os._exit and never returns into its parent's code; a parent never waits for a child that
+hangs in the kernel: it kills it and does not wait.
+
+Source: fork(2), fcntl(2) (F_SETSIG), prctl(2).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+
+def die_with_parent(pipe: int) -> bool:
+    """Arranges for SIGKILL when the last writer of `pipe` exits; returns False if it already has.
+
+    The parent alone keeps the writing end open.  PR_SET_PDEATHSIG would be simpler, but the kernel forgets
+    it at every setfsuid(2).
+    """
+    # A description of this process's own: the owner and the signal belong to it.
+    ours = os.open(b"/proc/self/fd/%d" % pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(ours, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    return not select.select([ours], [], [], 0)[0]
+
+
+def run_with_deadline(work: Callable[[Callable[[bytes], None]], None], seconds: float) -> tuple[bytes, bool]:
+    """Runs ``work(write)`` in a child.
+
+    Returns everything that it wrote within so many seconds, and whether it ended by then.  A child that did not
+    end is killed, without waiting for it: it may hang in the kernel.  Raises OSError if it cannot fork.
+    """
+    ready, result = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(ready)
+            work(lambda data: _write_all(result, data))
+        finally:
+            os._exit(0)
+    os.close(result)
+    try:
+        data, ended = _read_until(ready, time.monotonic() + seconds)
+    finally:
+        os.close(ready)
+    if ended:
+        try:
+            os.waitpid(child, 0)
+        except ChildProcessError:
+            pass  # SIGCHLD was ignored when this process started: the kernel has reaped it
+    else:
+        os.kill(child, signal.SIGKILL)
+    return data, ended
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _read_until(fd: int, end: float) -> tuple[bytes, bool]:
+    """Everything that arrives until then, and whether that was the end."""
+    parts: list[bytes] = []
+    while True:
+        left = end - time.monotonic()
+        if not select.select([fd], [], [], max(0.0, left))[0]:
+            return b"".join(parts), False
+        part = os.read(fd, 1 << 16)
+        if not part:
+            return b"".join(parts), True
+        parts.append(part)

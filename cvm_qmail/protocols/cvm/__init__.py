@@ -1,0 +1,1 @@
+"""The CVM protocol."""

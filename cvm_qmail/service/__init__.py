@@ -1,0 +1,1 @@
+"""The meaning of a request, and its answer: no protocol, no socket."""
