@@ -1,0 +1,1 @@
+"""cvmctl, the administrator's command: a directory for each subcommand."""

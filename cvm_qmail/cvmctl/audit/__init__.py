@@ -1,0 +1,1 @@
+"""cvmctl audit: compare qmail-send's logs with today's verdicts."""

@@ -1,0 +1,1 @@
+"""cvmctl bench: load-test a module."""

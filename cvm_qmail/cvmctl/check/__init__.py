@@ -1,0 +1,1 @@
+"""cvmctl check: look up many addresses."""

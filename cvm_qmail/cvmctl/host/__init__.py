@@ -1,0 +1,1 @@
+"""How subcommands look at the host."""

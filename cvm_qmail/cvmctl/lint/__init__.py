@@ -1,0 +1,1 @@
+"""cvmctl lint: find configuration errors that make mail bounce or wait."""

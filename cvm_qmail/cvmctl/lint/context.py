@@ -1,0 +1,138 @@
+"""What a rule of lint finds, and what it reads.
+
+Invariants: one `LintContext` is made for all rules.  Input that cannot be read is reported once, by the rule that is
+responsible for it; other rules treat it as empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import NamedTuple, TypeVar
+
+from cvm_qmail.answer import Answer, Recipient, Unavailable
+from cvm_qmail.cvmctl.host import files
+from cvm_qmail.cvmctl.host.files import Line
+from cvm_qmail.cvmctl.host.sandbox import HUNG
+from cvm_qmail.pipeline import make_lookup
+from cvm_qmail.qmail import qmail
+from cvm_qmail.rules import dotqmail, users
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables.door import HangGuard, Tables
+from cvm_qmail.tables.rights import Switch, drop_groups
+
+T = TypeVar("T")
+
+DENIALS = frozenset({"cannot-see", "refused", "home-denied", "dotqmail-denied"})
+"""Reasons of failures that may be caused by missing rights of this process."""
+
+
+class Finding(NamedTuple):
+    """A mistake."""
+
+    kind: str
+    """An identifier: a key of `kinds.KINDS`, or of an extension's."""
+    file: bytes
+    line: int | None
+    what: str
+    consequence: str
+    remedy: str
+
+
+class Visited(NamedTuple):
+    """A home that qmail would deliver in."""
+
+    user: users.User
+    names: list[bytes]
+    """Of its .qmail files."""
+    files: dict[bytes, dotqmail.DotQmail]
+    """Those that can be read and do not make qmail-local defer."""
+
+
+class LintContext:
+    """A host as the rules read it; each part is read once."""
+
+    def __init__(self, settings: Settings, hang_guard: HangGuard | None = None) -> None:
+        drop_groups()
+        self.settings = settings
+        self.tables = Tables(settings, hang_guard=hang_guard)
+        self._module = qmail(self.tables, settings)
+        self.lookup = make_lookup(self.tables, self._module)
+        self.exact = Switch().may
+        """Whether a denied access is the user's own lack of rights, and not this process's."""
+        self.visited: dict[bytes, Visited] = {}
+        self.failures: list[Unavailable] = []
+        """What could not be determined, in rules that went on without it."""
+
+    def path(self, name: str) -> bytes:
+        """A file below the qmail home."""
+        return b"%s/%s" % (self.settings.qmail_root, name.encode())
+
+    def lines(self, name: str) -> list[Line]:
+        """The entries of a control file; none if it cannot be read, which `unreadable_controls` reports."""
+        try:
+            return files.control_lines(self.tables, self.settings, name) or []
+        except Unavailable:
+            return []
+
+    @cached_property
+    def local_lines(self) -> list[Line]:
+        """The entries of locals, or that of me."""
+        try:
+            return files.local_lines(self.tables, self.settings)
+        except Unavailable:
+            return []
+
+    @cached_property
+    def virtual(self) -> list[tuple[Line, bytes, bytes]]:
+        """The entries of virtualdomains that count: line, name in lower case, what is prepended."""
+        by_name = {}
+        for line in self.lines("virtualdomains"):
+            name, colon, prepend = line.value.partition(b":")
+            if colon:
+                by_name[name.lower()] = (line, name.lower(), prepend)
+        return list(by_name.values())
+
+    @cached_property
+    def records(self) -> list[tuple[bytes, bytes]]:
+        """Those of users/cdb; none if it is damaged, which `cdb` says.  Raises `Unavailable`."""
+        try:
+            return files.users_cdb(self.tables, self.settings) or []
+        except Unavailable as error:
+            if self.blind(error) or not (self.exact or error.reason == "cdb-damaged"):
+                raise
+            return []
+
+    def user_of(self, key: bytes, data: bytes) -> users.User | None:
+        """Who a record of users/cdb gives its addresses to."""
+        name = key[1:].removesuffix(b"\0")
+        try:
+            return users.assigned(name, {b"": name[-1:], key: data})
+        except Unavailable:
+            return None
+
+    def controller(self, local: bytes) -> users.User:
+        """Who controls a local part, as the server finds it.  Raises `Unavailable`."""
+        resolver = self._module.resolver
+        assert resolver is not None  # qmail's own module has one
+        return resolver.controller(local)
+
+    def answer(self, recipient: Recipient) -> Answer | None:
+        """What the server says; None: it cannot tell."""
+        return self.or_none_reported(lambda: self.lookup(recipient))
+
+    def or_none_reported(self, look: Callable[[], T]) -> T | None:
+        """What can be found out; None if it cannot, which is reported where no rule will."""
+        try:
+            return look()
+        except Unavailable as error:
+            if self.blind(error):
+                self.failures.append(error)
+            return None
+
+    def blind(self, error: Unavailable) -> bool:
+        """Whether it is about this process, not of the host: a look hung, or for want of rights."""
+        return error.reason == HUNG or (not self.exact and error.reason in DENIALS)
+
+
+Rule = Callable[[LintContext], Iterator[Finding]]

@@ -1,0 +1,1 @@
+"""cvmctl list: list every address that is accepted."""

@@ -1,0 +1,1 @@
+"""cvmctl log: read, filter, follow and sum up a server's log."""

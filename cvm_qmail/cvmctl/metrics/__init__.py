@@ -1,0 +1,1 @@
+"""cvmctl metrics: the counters of a server as OpenMetrics."""

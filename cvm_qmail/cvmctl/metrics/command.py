@@ -1,0 +1,78 @@
+"""cvmctl metrics: once to standard output, for a textfile collector; or served by HTTP.
+
+Exit status: 0; 111 no counters.
+"""
+
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import click
+
+from cvm_qmail.cvmctl.host.counters import stats_of
+from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure
+from cvm_qmail.observe.openmetrics import CONTENT_TYPE, PLAIN_TYPE, exposition, wants_openmetrics
+
+IDLE = 10
+"""Seconds that a client may take."""
+
+
+@click.command()
+@click.argument("path", required=False)
+@click.option("--listen", metavar="HOST:PORT", help="Serve the counters at /metrics until interrupted.")
+def metrics(path: str | None, listen: str | None) -> None:
+    """Print the counters of a server for Prometheus.
+
+    PATH is the server's socket, or its file of counters; without it CVM_STATS or CVM_LOOKUP, else the usual
+    places.  The exit status is 111 if there are no counters.
+
+    \b
+      cvmctl metrics > /var/lib/prometheus/node-exporter/cvm-qmail.prom
+      cvmctl metrics --listen 127.0.0.1:9127
+    """  # noqa: D301  click knows the control character, not the backslash
+    if listen is None:
+        click.echo(exposition(stats_of(path)), nl=False)
+        return
+    stats_of(path)  # a mistake is said at once
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit():
+        raise Failure(f"--listen: found {listen!r}, expected HOST:PORT", PERMANENT)
+    try:
+        server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(path))
+    except (OSError, OverflowError) as error:
+        raise Failure(f"{listen}: {getattr(error, 'strerror', None) or error}", TEMPORARY) from None
+    with server:
+        server.serve_forever()
+
+
+def _handler(path: str | None) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        """GET /metrics and nothing else."""
+
+        timeout = IDLE
+        server_version = "cvmctl"
+        sys_version = ""
+
+        def do_GET(self) -> None:
+            """The counters as they are now."""
+            if self.path.partition("?")[0] != "/metrics":
+                self._send(404, "text/plain", b"see /metrics\n")
+                return
+            try:
+                openmetrics = wants_openmetrics(self.headers.get("Accept", ""))
+                text = exposition(stats_of(path), openmetrics=openmetrics)
+                self._send(200, CONTENT_TYPE if openmetrics else PLAIN_TYPE, text.encode())
+            except Failure as failure:
+                self._send(503, "text/plain", f"{failure.message}\n".encode())
+
+        def _send(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+    return Handler

@@ -1,0 +1,1 @@
+"""cvmctl routes: a file of routes, and the modules it names."""

@@ -1,0 +1,1 @@
+"""cvmctl setup: what is on this host, and the service that fits it."""

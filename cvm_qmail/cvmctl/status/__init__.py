@@ -1,0 +1,1 @@
+"""cvmctl status: what a server is doing, from its counters."""

@@ -1,0 +1,1 @@
+"""cvmctl top: the counters of a server, live."""

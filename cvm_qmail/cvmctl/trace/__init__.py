@@ -1,0 +1,1 @@
+"""cvmctl trace: explain one address."""

@@ -1,0 +1,1 @@
+"""What all subcommands print and read."""
