@@ -1,1 +1,1 @@
-"""vpopmail behind qmail: which addresses vdelivermail delivers to, and who may log in."""
+"""vpopmail support: delivery checks and authentication."""

@@ -1,4 +1,4 @@
-"""The words that all of vpopmail shares: a domain, an account, and the one who looks at files.
+"""The types that all of vpopmail's modules share: a domain, an account, and the file system with a user's rights.
 
 Source: vpopmail's vpopmail.h (struct vqpasswd, the pw_gid bits), qmail-users(5).
 """
@@ -9,12 +9,12 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from cvm_qmail.lookups import Proof
-    from cvm_qmail.tables.files import Status
+    from cvm_qmail.passwords import Secret
+    from cvm_qmail.tables.access import Status
 
 
 class Flag(IntFlag):
-    """The bits of pw_gid that matter here."""
+    """The bits of pw_gid that are used here."""
 
     NO_POP = 0x2
     NO_WEBMAIL = 0x4
@@ -26,25 +26,17 @@ class Flag(IntFlag):
 
 
 class Domain(NamedTuple):
-    """What users/cdb says of a domain: the record ``!NAME-``."""
+    """The record of a domain in users/cdb: ``!NAME-``."""
 
     name: bytes
-    """Of the real domain; it differs from the name asked for where that is an alias."""
+    """The name of the real domain; for an alias domain it differs from the name asked about."""
     uid: int
     gid: int
     directory: bytes
 
 
-class Secret(Protocol):
-    """What is stored to prove an account by.  It shows nothing: it can only be asked."""
-
-    def proves(self, proof: Proof, service: str) -> bool:
-        """Whether this proof is the right one on this service."""
-        ...
-
-
 class Account(NamedTuple):
-    """One account, without what proves it."""
+    """One account, without its password."""
 
     name: bytes
     flags: int
@@ -54,19 +46,19 @@ class Account(NamedTuple):
     secret: Secret
 
 
-class Sight(Protocol):
-    """The file system as one user sees it; all paths absolute.  Each raises `Unavailable` if it cannot be told."""
+class View(Protocol):
+    """The file system with one user's rights; all paths are absolute.  Each method raises `Unavailable`."""
 
     def file(self, path: bytes, /) -> bytes | None:
-        """Content of a plain file that can be opened; None for anything else, refused included."""
+        """Content of a regular file that can be opened; None for anything else, a denied access included."""
         ...
 
     def status(self, path: bytes, /) -> Status | None:
-        """What stat(2) says, links followed; None if it cannot be looked at."""
+        """The result of stat(2), which follows links; None if it fails."""
         ...
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
-        """The names in a folder; None if it cannot be listed."""
+        """The names in a directory; None if it cannot be listed."""
         ...
 
     def enters(self, path: bytes, /) -> bool:
@@ -74,5 +66,9 @@ class Sight(Protocol):
         ...
 
     def writable(self, path: bytes, /) -> bool:
-        """Whether files can be made in the folder `path`."""
+        """Whether files can be made in the directory `path`."""
+        ...
+
+    def dangles(self, path: bytes, /) -> bool:
+        """Whether the name is a symbolic link; where `status` is None, one that leads nowhere."""
         ...

@@ -1,6 +1,6 @@
-"""``cvm-vpopmail --check``: connects to every database server that is configured, and looks whether all is there.
+"""``cvm-vpopmail --check``: connects to every database server that is configured, and checks every table and column.
 
-Exit status: 0 all is well; 100 something has to be mended (a setting, a file, a right, a table, a column);
+Exit status: 0 all is well; 100 something has to be fixed (a setting, a file, a right, a table, a column);
 111 a server cannot be asked now.
 """
 
@@ -12,29 +12,31 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.log import escape_text
+from cvm_qmail.escape import escape_text
 from cvm_qmail.settings import BadSetting, Settings
-from cvm_qmail.tables import Tables
+from cvm_qmail.tables.door import Tables
 from cvm_vpopmail import sqlconfig
+from cvm_vpopmail.credentials import Server
+from cvm_vpopmail.dialects import Dialect
 from cvm_vpopmail.settings import Vpopmail
-from cvm_vpopmail.sqlconfig import Options, Server
-from cvm_vpopmail.tables import Domains
+from cvm_vpopmail.sqlconfig import Options
+from cvm_vpopmail.tables.connection import Connect, Connection, DatabaseError, Select, Terms
 from cvm_vpopmail.tables.databases import driver
-from cvm_vpopmail.tables.servers import Connect, Connection, Select, Terms, Trouble
+from cvm_vpopmail.tables.domains import Domains
 from cvm_vpopmail.tables.sql import ALIASES, LIMITS, SqlAccounts
 
 FINE, PERMANENT, TEMPORARY = 0, 100, 111
 
-_TO_BE_MENDED = frozenset({"database-settings", "database-refused", "database-tables", "database-columns"})
+_NEEDS_A_FIX = frozenset({"database-settings", "database-refused", "database-tables", "database-columns"})
 
 _DOMAINS_SHOWN = 20
-"""Tables of domains in trouble that are named."""
+"""The number of failing tables of domains that are reported."""
 
 Say = Callable[[str], None]
 
 
 def main() -> int:
-    """Checks what the environment configures; the exit status."""
+    """Checks the servers that the environment configures; returns the exit status."""
     try:
         settings = Settings.from_environment()
         policy = Vpopmail.from_settings(settings)
@@ -42,26 +44,27 @@ def main() -> int:
     except BadSetting as bad:
         print(f"cvm-vpopmail: {bad}", file=sys.stderr)
         return PERMANENT
-    except Unavailable as trouble:
-        print(f"cvm-vpopmail: {os.fsdecode(trouble.where)}: {trouble.detail or trouble.reason}", file=sys.stderr)
-        return PERMANENT if trouble.reason in _TO_BE_MENDED else TEMPORARY
+    except Unavailable as error:
+        print(f"cvm-vpopmail: {os.fsdecode(error.where)}: {error.detail or error.reason}", file=sys.stderr)
+        return PERMANENT if error.reason in _NEEDS_A_FIX else TEMPORARY
 
 
 def check(settings: Settings, policy: Vpopmail, say: Say) -> int:
     """The exit status.  Raises `BadSetting`, `Unavailable`."""
     say(f"vpopmail: {os.fsdecode(policy.directory)}, back end {policy.backend}")
     if policy.guessed and not os.path.isdir(policy.directory):
-        say("that directory is not there: name it with CVM_VPOPMAIL_DIR")
+        say("that directory does not exist: set CVM_VPOPMAIL_DIR")
         return TEMPORARY
-    if policy.backend == "cdb":
-        say("accounts are in files: there is nothing to connect to")
+    dialect = policy.dialect
+    if dialect is None:
+        say("accounts are in files: there is no database to check")
         return FINE
     tables = Tables(settings)
-    options = Options.from_settings(settings, policy.backend, policy.directory)
-    connect = driver(policy.backend)
-    servers = sqlconfig.servers(tables, options)
+    options = Options.from_settings(settings, dialect, policy.directory)
+    connect = driver(dialect)
+    servers = sqlconfig.all_servers(tables, options)
     say(f"credentials: {os.fsdecode(options.file)}")
-    questions = list(_questions(tables, settings, policy))
+    questions = list(_questions(tables, settings, policy, dialect))
     statuses = [_server(server, settings, options, connect, questions, say=say) for server in servers]
     return max(statuses) if PERMANENT not in statuses else PERMANENT
 
@@ -77,15 +80,18 @@ def _server(
 ) -> int:
     """The exit status of one server."""
     wait = settings.lookup_timeout
-    name = f"{options.backend}:{server.name}, user {server.user}, database {server.database}"
+    name = f"{options.dialect.name}:{server.name}, user {server.user}, database {server.database}"
     try:
         connection = connect(
             server, Terms(options.tls, options.ca, options.charset, wait, wait, time.monotonic() + wait)
         )
-    except Trouble as trouble:
-        say(f"{name}: {trouble.detail} ({trouble.reason})")
-        return _status(trouble)
-    say(f"{name}: {connection.about}, TLS {options.tls}, read-only")
+    except DatabaseError as error:
+        say(f"{name}: {error.detail} ({error.reason})")
+        return _status(error)
+    follows = ", follows another server" if connection.leads is False else ""
+    say(f"{name}: {connection.about}, TLS {options.tls}, read-only{follows}")
+    if follows and not (options.primary or options.max_lag):
+        say("  it rejects accounts that it does not have yet: set CVM_VPOPMAIL_SQL_PRIMARY or CVM_VPOPMAIL_SQL_MAX_LAG")
     try:
         return _tables(connection, questions, wait, say)
     finally:
@@ -94,33 +100,33 @@ def _server(
 
 def _tables(connection: Connection, questions: Sequence[tuple[Select, str]], wait: float, say: Say) -> int:
     worst = FINE
-    told = 0
+    failed = 0
     for select, if_missing in questions:
         try:
             connection.rows(select, [b"" for _ in select.keys], time.monotonic() + wait)
-        except Trouble as trouble:
-            if trouble.reason == "database-tables" and if_missing:
+        except DatabaseError as error:
+            if error.reason == "database-tables" and if_missing:
                 say(f"  {select.table}: is not there: {if_missing}")
                 continue
-            worst = PERMANENT if PERMANENT in (worst, _status(trouble)) else TEMPORARY
-            told += 1
-            if told <= _DOMAINS_SHOWN:
-                say(f"  {select.table}: {trouble.detail} ({trouble.reason})")
-            if trouble.lost:
+            worst = PERMANENT if PERMANENT in (worst, _status(error)) else TEMPORARY
+            failed += 1
+            if failed <= _DOMAINS_SHOWN:
+                say(f"  {select.table}: {error.detail} ({error.reason})")
+            if error.lost:
                 break
         else:
             if len(questions) <= _DOMAINS_SHOWN:
                 say(f"  {select.table}: {', '.join(dict.fromkeys((*select.keys, *select.columns)))}")
-    if told > _DOMAINS_SHOWN:
-        say(f"  and {told - _DOMAINS_SHOWN} more")
+    if failed > _DOMAINS_SHOWN:
+        say(f"  and {failed - _DOMAINS_SHOWN} more")
     if len(questions) > _DOMAINS_SHOWN:
-        say(f"  {len(questions) - told} of {len(questions)} tables are fine")
+        say(f"  {len(questions) - failed} of {len(questions)} tables are fine")
     return worst
 
 
-def _questions(tables: Tables, settings: Settings, policy: Vpopmail) -> Iterator[tuple[Select, str]]:
-    """What has to be possible to ask; with what it means if the table is not there, where that is no fault."""
-    accounts = SqlAccounts(_Nobody(), policy.backend, many_domains=policy.many_domains, clear=policy.clear_passwords)
+def _questions(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect) -> Iterator[tuple[Select, str]]:
+    """The queries that must work, each with the meaning of a missing table if that is not an error."""
+    accounts = SqlAccounts(_Nobody(), dialect, many_domains=policy.many_domains, clear=policy.clear_passwords)
     if policy.many_domains:
         yield accounts.select(b""), ""
     else:
@@ -140,8 +146,8 @@ def _domains(tables: Tables, settings: Settings) -> set[bytes]:
     return {domain.name for domain in found if domain is not None}
 
 
-def _status(trouble: Trouble) -> int:
-    return PERMANENT if trouble.reason in _TO_BE_MENDED else TEMPORARY
+def _status(error: DatabaseError) -> int:
+    return PERMANENT if error.reason in _NEEDS_A_FIX else TEMPORARY
 
 
 class _Nobody:

@@ -15,12 +15,12 @@ def main() -> int:
 
         return check.main()
     from cvm_qmail.cli import USAGE, run
-    from cvm_vpopmail.lookup import module
+    from cvm_vpopmail.module import module
 
     if sys.argv[1:] == ["--help"]:
         print(
             USAGE.format(program="cvm-vpopmail"),
-            "        --check       look whether the databases answer, and tell what is there",
+            "         --check          check the databases, and print their tables",
             sep="",
         )
         return 0

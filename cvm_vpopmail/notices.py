@@ -1,11 +1,11 @@
-"""What all workers of a server know together of its databases, and what is said about it on standard error.
+"""What all workers of a server share about its databases, and the messages about them on standard error.
 
-    per kind of trouble     when it was said last: once a minute, whichever worker meets it
-    per server, or table    since when it is in trouble, and until when it is left alone
+    per kind of error       when it was logged last: once a minute, whichever worker meets it
+    per server, or table    since when it fails, and until when it is not asked
 
-Law: the memory is shared by being there before the workers are forked, which is when this module is
-imported.  Nobody locks it: a value that two write at once costs a line said twice, or a question too
-many.  A line that standard error does not take at once is dropped: nobody waits for it.
+Invariants: the memory is made before the workers are forked, when this module is imported, and so is shared.  There
+is no lock: if two workers write a value at once, a message may appear twice, or a question is asked too often.  A
+line that standard error does not take at once is dropped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from struct import Struct
 
-from cvm_qmail.log import escape_text
+from cvm_qmail.escape import escape_text
 
 EVERY = 60.0
 """Seconds between two lines of a kind."""
@@ -31,7 +31,7 @@ _LINE_LIMIT = 1000
 
 
 class Board:
-    """Entries of 8 bytes for what, and a number for when."""
+    """Entries: 8 bytes that identify a thing, and a number for a time."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _ENTRY.size * _KINDS)
@@ -68,11 +68,11 @@ def _key(what: str) -> bytes:
     return blake2b(what.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
-def to_standard_error(line: str) -> None:
-    """Writes the line if standard error takes it at once."""
+def to_standard_error(line: str, program: str = "cvm-vpopmail") -> None:
+    """Writes the line, if standard error takes it at once."""
     try:
         if select.select([], [2], [], 0)[1]:
-            os.write(2, f"cvm-vpopmail: {escape_text(line)[:_LINE_LIMIT]}\n".encode())
+            os.write(2, f"{program}: {escape_text(line)[:_LINE_LIMIT]}\n".encode())
     except OSError:
         pass
 
@@ -86,17 +86,17 @@ class Notices:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._said = Board()
-        self._rest = Board()
-        self._in_trouble = Board()
+        self._paused_until = Board()
+        self._failing_since = Board()
         self.seen = Board()
-        """Tables that were there."""
+        """Tables that have been seen."""
         self._say = say
         self._clock = clock
 
     # -- lines ------------------------------------------------------------------------------------
 
     def say(self, kind: str, text: str) -> None:
-        """Says it, if nothing of this kind was said for a minute."""
+        """Writes the text, if nothing of this kind was written for a minute."""
         now = self._clock()
         last = self._said.get(kind)
         if not last or now - last >= EVERY:
@@ -106,38 +106,38 @@ class Notices:
     # -- servers and tables ---------------------------------------------------------------------------
 
     @property
-    def calm(self) -> bool:
-        """Whether nothing is in trouble."""
-        return self._in_trouble.empty
+    def healthy(self) -> bool:
+        """Whether no server or table is failing."""
+        return self._failing_since.empty
 
-    def trouble(self, place: str, reason: str, text: str, rest: float) -> None:
-        """A place could not be used: it is left alone for `rest` seconds."""
+    def failed(self, place: str, reason: str, text: str, pause: float) -> None:
+        """A server or table could not be used: it is not asked for `pause` seconds."""
         now = self._clock()
-        self._rest.put(place, now + rest)
-        if not self._in_trouble.get(place):
-            self._in_trouble.put(place, now)
+        self._paused_until.put(place, now + pause)
+        if not self._failing_since.get(place):
+            self._failing_since.put(place, now)
         self.say(f"{place} {reason}", f"{place}: {text}")
 
-    def resting(self, place: str) -> bool:
-        """Whether the place is left alone now."""
-        return self._clock() < self._rest.get(place)
+    def paused(self, place: str) -> bool:
+        """Whether the server or table is not to be asked now."""
+        return self._clock() < self._paused_until.get(place)
 
-    def troubled(self, place: str) -> bool:
-        """Whether it was in trouble when somebody tried last."""
-        return self._in_trouble.get(place) > 0.0
+    def failing(self, place: str) -> bool:
+        """Whether it failed when a worker asked it last."""
+        return self._failing_since.get(place) > 0.0
 
-    def try_again(self, place: str, seconds: float) -> None:
-        """The caller tries for so long: the others need not."""
-        self._rest.put(place, self._clock() + seconds)
+    def pause_others(self, place: str, seconds: float) -> None:
+        """The caller asks it for so many seconds; other workers do not."""
+        self._paused_until.put(place, self._clock() + seconds)
 
-    def well(self, place: str) -> None:
-        """It works."""
-        since = self._in_trouble.get(place)
+    def recovered(self, place: str) -> None:
+        """It works; writes a message if it had failed."""
+        since = self._failing_since.get(place)
         if since:
-            self._in_trouble.put(place, 0.0)
-            self._rest.put(place, 0.0)
+            self._failing_since.put(place, 0.0)
+            self._paused_until.put(place, 0.0)
             self._say(f"{place}: works again, after {self._clock() - since:.1f} seconds")
 
 
 SHARED = Notices()
-"""This server's: made before its workers are forked."""
+"""The instance of this server, made before its workers are forked."""

@@ -1,6 +1,6 @@
-"""What vpopmail has as compile options, and the policies of this check: environment to `Vpopmail`.
+"""vpopmail's compile options, and the policies of this check: from the environment to `Vpopmail`.
 
-docs/settings.md is checked against `VARIABLES` by a test.
+docs/settings.md is made from `SETTINGS`.
 """
 
 from __future__ import annotations
@@ -8,92 +8,130 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from cvm_qmail.settings import BadSetting, Settings, Variable
+from cvm_qmail.settings import BadSetting, Setting, Settings, choice, flag, number, path, read
+from cvm_vpopmail.dialects import DIALECTS, Dialect
 
-VARIABLES = (
-    Variable(
-        "CVM_VPOPMAIL_DIR",
-        "the home of the user vpopmail, else /home/vpopmail",
-        "the vpopmail directory",
-    ),
-    Variable(
-        "CVM_VPOPMAIL_BACKEND",
-        "mysql or pgsql if etc/vpopmail.mysql or etc/vpopmail.pgsql is there, else cdb",
-        "where accounts are: cdb, mysql or pgsql",
-    ),
-    Variable("CVM_VPOPMAIL_MANY_DOMAINS", "1", "SQL: 1: one table for all domains; 0: one for each"),
-    Variable("CVM_VPOPMAIL_VALIAS", "files", "aliases: in .qmail files, or in sql too"),
-    Variable("CVM_VPOPMAIL_SQL_LIMITS", "0", "1: domain limits are in the SQL table limits"),
-    Variable(
-        "CVM_VPOPMAIL_SQL_FILE",
-        "etc/vpopmail.mysql or etc/vpopmail.pgsql in the vpopmail directory",
-        "SQL: the file with the credentials",
-    ),
-    Variable(
-        "CVM_VPOPMAIL_SQL_SERVERS",
-        "those of the file",
-        "SQL: servers to try in this order, separated by spaces: host, host:port, or the path of a socket",
-    ),
-    Variable(
-        "CVM_VPOPMAIL_SQL_REPLICA",
-        "0",
-        "MySQL: 1: built with replication: the file's first line is asked first, the second when that fails",
-    ),
-    Variable("CVM_VPOPMAIL_SQL_TLS", "off", "SQL over TCP: off, on, or verify: with a certificate that is checked"),
-    Variable("CVM_VPOPMAIL_SQL_CA", "the system's", "SQL: file with the certificates that verify trusts"),
-    Variable(
-        "CVM_VPOPMAIL_SQL_CHARSET", "latin1", "MySQL: the character set in which vpopmail's client library gets text"
-    ),
-    Variable("CVM_VPOPMAIL_CACHE", "0", "SQL: seconds for which what was found is given again; 0: not at all"),
-    Variable("CVM_VPOPMAIL_CACHE_NEGATIVE", "0", "SQL: the same for what was not found"),
-    Variable(
-        "CVM_VPOPMAIL_CACHE_STALE",
-        "0",
-        "SQL: seconds past its time for which what was found is given while the database cannot be asked",
-    ),
-    Variable("CVM_VPOPMAIL_CACHE_SIZE", "10000", "SQL: answers that a worker keeps at the most"),
-    Variable("CVM_VPOPMAIL_QMAIL_EXT", "0", "1: built with qmail-ext"),
-    Variable("CVM_VPOPMAIL_CLEAR_PASSWORDS", "0", "1: built with clear passwords: CRAM-MD5 and APOP are possible"),
-    Variable("CVM_VPOPMAIL_DEFAULT_DELIVERY", "0", "1: built to read control/defaultdelivery at each delivery"),
-    Variable(
-        "CVM_VPOPMAIL_SERVICE",
-        "smtp",
-        "what logins are for: smtp, submission, pop3, imap or webmail",
-    ),
-    Variable("CVM_VPOPMAIL_DELETE", "reject", "the catch-all delete, which throws mail away: reject or accept"),
-    Variable("CVM_VPOPMAIL_OVERQUOTA", "temp", "mailbox over quota: temp, reject or accept"),
-    Variable("CVM_VPOPMAIL_LOCKED", "reject", "accounts with BOUNCE_MAIL: reject or accept"),
-    Variable("CVM_VPOPMAIL_MESSAGE_BYTES", "1024", "size of a message that is assumed for quotas"),
-    Variable("CVM_VPOPMAIL_DOMAIN_QUOTAS", "0", "1: built with domain quotas"),
-    Variable(
-        "CVM_VPOPMAIL_CHECK",
-        "all",
-        "bounce: only where .qmail-default says bounce-no-mailbox, all else there is accepted, as chkusr does; or all",
-    ),
-    Variable("CVM_VPOPMAIL_TMDA", "0", "1: NAME-anything exists if the account NAME does, the shortest first"),
-    Variable("CVM_VPOPMAIL_EZMLM_DIRECTORY", "0", "1: LIST-anything exists if LIST/editor does, the longest first"),
-    Variable("VPOPMAIL_DOMAIN", "unset", "domain of logins without one; empty: none"),
-)
+CDB = "cdb"
+"""The back end of files, which is not a dialect."""
 
-BACKENDS = ("cdb", "mysql", "pgsql")
+BACKENDS = (CDB, *DIALECTS)
+
+SERVICES = ("smtp", "submission", "pop3", "imap", "webmail")
 
 _USUAL = b"/home/vpopmail"
 
-SERVICES = ("smtp", "submission", "pop3", "imap", "webmail")
+
+_FILES = [dialect.credentials.decode() for dialect in DIALECTS.values()]
+
+
+def _one_of(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _lower(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text).lower()
+
+
+def _backend(text: str | None) -> str:
+    """The back end; empty: no setting names one."""
+    return choice("", *BACKENDS)(text)
+
+
+SETTINGS: dict[str, Setting[Any]] = {
+    "directory": Setting(
+        "CVM_VPOPMAIL_DIR",
+        "the home of the user vpopmail, else /home/vpopmail",
+        lambda text: None if not text else path(_USUAL)(text),
+        "the vpopmail directory",
+    ),
+    "backend": Setting(
+        "CVM_VPOPMAIL_BACKEND",
+        f"{' or '.join(DIALECTS)} if {' or '.join(_FILES)} exists, else {CDB}",
+        _backend,
+        f"where the accounts are: {_one_of(BACKENDS)}",
+    ),
+    "many_domains": Setting(
+        "CVM_VPOPMAIL_MANY_DOMAINS", "1", flag(default=True), "SQL: 1: one table for all domains; 0: one for each"
+    ),
+    "valias": Setting(
+        "CVM_VPOPMAIL_VALIAS", "files", choice("files", "sql"), "aliases: in .qmail files, or in sql too"
+    ),
+    "sql_limits": Setting("CVM_VPOPMAIL_SQL_LIMITS", "0", flag(), "SQL: 1: domain limits are in the table limits"),
+    "qmail_ext": Setting("CVM_VPOPMAIL_QMAIL_EXT", "0", flag(), "1: built with qmail-ext"),
+    "clear_passwords": Setting(
+        "CVM_VPOPMAIL_CLEAR_PASSWORDS",
+        "0",
+        flag(),
+        "1: built with clear passwords: CRAM-MD5 and APOP are possible",
+    ),
+    "default_delivery": Setting(
+        "CVM_VPOPMAIL_DEFAULT_DELIVERY", "0", flag(), "1: built to read control/defaultdelivery at each delivery"
+    ),
+    "service": Setting(
+        "CVM_VPOPMAIL_SERVICE",
+        "smtp",
+        choice(*SERVICES),
+        "what logins are for: smtp, submission, pop3, imap or webmail",
+    ),
+    "delete": Setting(
+        "CVM_VPOPMAIL_DELETE",
+        "reject",
+        choice("reject", "accept"),
+        "the catch-all delete, which throws mail away: reject or accept",
+    ),
+    "overquota": Setting(
+        "CVM_VPOPMAIL_OVERQUOTA",
+        "temp",
+        choice("temp", "reject", "accept"),
+        "mailbox over quota: temp (temporary failure), reject or accept",
+    ),
+    "locked": Setting(
+        "CVM_VPOPMAIL_LOCKED", "reject", choice("reject", "accept"), "accounts with BOUNCE_MAIL: reject or accept"
+    ),
+    "message_bytes": Setting(
+        "CVM_VPOPMAIL_MESSAGE_BYTES",
+        "1024",
+        number(1024, 0, 1 << 40),
+        "size of a message, assumed when a quota is checked",
+        "bytes",
+    ),
+    "domain_quotas": Setting("CVM_VPOPMAIL_DOMAIN_QUOTAS", "0", flag(), "1: built with domain quotas"),
+    "check": Setting(
+        "CVM_VPOPMAIL_CHECK",
+        "all",
+        choice("all", "bounce"),
+        "all; or bounce: check only domains with bounce-no-mailbox in .qmail-default, accept the rest, as chkusr does",
+    ),
+    "tmda": Setting(
+        "CVM_VPOPMAIL_TMDA", "0", flag(), "1: NAME-anything exists if the account NAME does, the shortest first"
+    ),
+    "ezmlm_directory": Setting(
+        "CVM_VPOPMAIL_EZMLM_DIRECTORY",
+        "0",
+        flag(),
+        "1: LIST-anything exists if LIST/editor does; the longest LIST first",
+    ),
+    "default_domain": Setting("VPOPMAIL_DOMAIN", "unset", _lower, "domain of logins without one; empty: none"),
+}
+"""The settings of every back end; those of databases are in `sqlconfig`."""
 
 
 class Vpopmail(NamedTuple):
     """The settings of one vpopmail."""
 
     directory: bytes
-    backend: str
+    dialect: Dialect | None
+    """The database with the accounts; None: cdb files."""
     guessed: bool
-    """Whether the back end is cdb because nothing says otherwise."""
+    """Whether the back end is cdb only because nothing names another."""
     many_domains: bool
     sql_aliases: bool
+    """Whether aliases are in the database too; never with cdb files."""
     sql_limits: bool
+    """Whether limits are; likewise."""
     qmail_ext: bool
     clear_passwords: bool
     default_delivery: bool
@@ -107,41 +145,38 @@ class Vpopmail(NamedTuple):
     tmda: bool
     ezmlm_directory: bool
     default_domain: bytes | None
-    """None: as etc/defaultdomain says."""
+    """None: the one in etc/defaultdomain."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Vpopmail:
-        """Raises `BadSetting`."""
-        env = settings.environment
-        directory = settings.folder("CVM_VPOPMAIL_DIR", _home(settings.passwd))
-        named = settings.choice("CVM_VPOPMAIL_BACKEND", "", BACKENDS) if env.get("CVM_VPOPMAIL_BACKEND") else ""
-        backend = "" if named else seen_backend(directory)
-        domain = env.get("VPOPMAIL_DOMAIN")
+        """From the environment, else from the disk.  Raises `BadSetting`."""
+        given = read(SETTINGS, settings.environment)
+        directory = given.pop("directory") or _home(settings.passwd)
+        named = given.pop("backend")
+        dialect = DIALECTS.get(named) if named else seen_dialect(directory)
         return cls(
             directory=directory,
-            backend=named or backend,
-            guessed=not named and backend == "cdb",
-            many_domains=settings.flag("CVM_VPOPMAIL_MANY_DOMAINS", default=True),
-            sql_aliases=settings.choice("CVM_VPOPMAIL_VALIAS", "files", ("files", "sql")) == "sql",
-            sql_limits=settings.flag("CVM_VPOPMAIL_SQL_LIMITS"),
-            qmail_ext=settings.flag("CVM_VPOPMAIL_QMAIL_EXT"),
-            clear_passwords=settings.flag("CVM_VPOPMAIL_CLEAR_PASSWORDS"),
-            default_delivery=settings.flag("CVM_VPOPMAIL_DEFAULT_DELIVERY"),
-            service=settings.choice("CVM_VPOPMAIL_SERVICE", "smtp", SERVICES),
-            delete=settings.choice("CVM_VPOPMAIL_DELETE", "reject", ("reject", "accept")),
-            overquota=settings.choice("CVM_VPOPMAIL_OVERQUOTA", "temp", ("temp", "reject", "accept")),
-            locked=settings.choice("CVM_VPOPMAIL_LOCKED", "reject", ("reject", "accept")),
-            message_bytes=settings.number("CVM_VPOPMAIL_MESSAGE_BYTES", 1024, 0, 1 << 40),
-            domain_quotas=settings.flag("CVM_VPOPMAIL_DOMAIN_QUOTAS"),
-            only_bouncing=settings.choice("CVM_VPOPMAIL_CHECK", "all", ("all", "bounce")) == "bounce",
-            tmda=settings.flag("CVM_VPOPMAIL_TMDA"),
-            ezmlm_directory=settings.flag("CVM_VPOPMAIL_EZMLM_DIRECTORY"),
-            default_domain=None if domain is None else os.fsencode(domain).lower(),
+            dialect=dialect,
+            guessed=not named and dialect is None,
+            sql_aliases=given.pop("valias") == "sql" and dialect is not None,
+            sql_limits=given.pop("sql_limits") and dialect is not None,
+            only_bouncing=given.pop("check") == "bounce",
+            **given,
         )
+
+    @property
+    def backend(self) -> str:
+        """Where accounts are, as CVM_VPOPMAIL_BACKEND names it."""
+        return CDB if self.dialect is None else self.dialect.name
+
+    @property
+    def assigns_homes(self) -> bool:
+        """Whether vpopmail gives a home to an account without one when mail comes: vmysql.c and vpgsql.c store it."""
+        return self.dialect is not None
 
 
 def _home(passwd: str | None) -> bytes:
-    """Where vpopmail usually is; `passwd` takes the place of /etc/passwd."""
+    """The usual directory of vpopmail; `passwd` replaces /etc/passwd."""
     if passwd is None:
         try:
             return os.fsencode(pwd.getpwnam("vpopmail").pw_dir).rstrip(b"/") or _USUAL
@@ -157,18 +192,18 @@ def _home(passwd: str | None) -> bytes:
         return _USUAL
 
 
-def seen_backend(directory: bytes) -> str:
-    """By the files that are there.  Raises `BadSetting` where a vpopmail is, and its files cannot be seen."""
-    for backend in ("mysql", "pgsql"):
+def seen_dialect(directory: bytes) -> Dialect | None:
+    """The database whose credentials are in vpopmail's directory; None: no such file, so cdb.
+
+    Raises `BadSetting` if there is a vpopmail whose files cannot be read.
+    """
+    for dialect in DIALECTS.values():
         try:
-            os.stat(b"%s/etc/vpopmail.%s" % (directory, backend.encode()))
-        except OSError as error:  # taken for cdb, no account of a database would exist
+            os.stat(b"%s/%s" % (directory, dialect.credentials))
+        except OSError as error:  # with cdb as a guess, no account of a database would exist
             if error.errno not in (errno.ENOENT, errno.ENOTDIR) and os.path.isdir(directory):
-                found = f"cdb, mysql or pgsql, since {os.fsdecode(directory)}/etc cannot be seen: {error.strerror}"
+                found = f"{_one_of(BACKENDS)}, since {os.fsdecode(directory)}/etc cannot be read: {error.strerror}"
                 raise BadSetting("CVM_VPOPMAIL_BACKEND", "", found) from None
         else:
-            return backend
-    return "cdb"
-
-
-__all__ = ["SERVICES", "VARIABLES", "BadSetting", "Vpopmail"]
+            return dialect
+    return None

@@ -3,15 +3,15 @@
     name:hash:apop:flags:gecos:dir:quota[:clear]
 
 Fields that are missing at the end are empty, missing numbers are 0.  The clear text is all that follows
-the quota, colons included; without clear passwords nobody reads it.  A string ends at a NUL, as C's do.
+the quota, colons included; without clear passwords it is ignored.  A string ends at a NUL, as in C.
 
 Source: vcdb.c (vauth_getpw, make_vpasswd_cdb).
 """
 
 from __future__ import annotations
 
+from cvm_qmail.passwords import StoredPassword
 from cvm_vpopmail.accounts import Account
-from cvm_vpopmail.passwords import Stored
 from cvm_vpopmail.rules.numbers import bits
 
 _FIELDS = 7
@@ -24,4 +24,4 @@ def parse(name: bytes, value: bytes, *, clear: bool) -> Account:
     fields = line.split(b":", _FIELDS - 1)
     fields += [b""] * (_FIELDS - len(fields))
     hashed, _, flags, gecos, directory, quota, plain = fields
-    return Account(name, bits(flags), gecos, directory, quota, Stored(hashed, plain if clear else b""))
+    return Account(name, bits(flags), gecos, directory, quota, StoredPassword(hashed, plain if clear else b""))

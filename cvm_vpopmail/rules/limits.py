@@ -1,16 +1,15 @@
-"""Limits of a domain: what they forbid its accounts, and how much they may store together.
+"""Limits of a domain: what its accounts may not do, and how much they may store together.
 
     # .qmailadmin-limits of the domain, else etc/vlimits.default; only one of them is read
-    disable_imap            the mere presence counts: `disable_imap 0` disables it
+    disable_imap            its presence is enough: `disable_imap 0` disables it too
     quota: 100              megabytes
     maxmsgcount 10000       blanks, tabs and colons part name and value
 
 In the SQL table `limits` the same are columns, where 0 means no, and the quota is called diskquota.
 
-Law: a name counts only at the beginning of its line, in lower case; the last of two lines decides; no
-limit is 0.  As vpopmail does, only the first 2,048 bytes are looked at (and of a file that is longer,
-only the lines that end there), and nothing after a NUL.  All else is left alone: anything is a text of
-limits.
+Invariants: a name is recognized only at the beginning of its line, in lower case; the last of two lines decides; 0
+means no limit.  As in vpopmail, only the first 2,048 bytes are read (and of a longer file, only the lines that end
+there), and nothing after a NUL.  Everything else is ignored: any text is valid.
 
 Source: vlimits.c (vlimits_read_limits_file, vlimits_get_flag_mask), vmysql.c (vget_limits).
 """
@@ -25,16 +24,16 @@ from cvm_vpopmail.accounts import Flag
 from cvm_vpopmail.rules.numbers import strtol
 
 _BUFFER = 2048
-"""Bytes that vpopmail looks at."""
+"""Bytes that vpopmail reads."""
 
 _LINE = re.compile(rb"([^ \t:]+)(?:[ \t:]+(.*))?", re.DOTALL)
 
 
 class Limits(NamedTuple):
-    """The limits of a domain that matter here; 0: none."""
+    """The limits of a domain that are used here; 0: none."""
 
     flags: int = 0
-    """What is forbidden to accounts without V_OVERRIDE, as `Flag`s."""
+    """The services that are forbidden to accounts without V_OVERRIDE, as `Flag`s."""
     diskquota: int = 0
     """Megabytes of all maildirs together."""
     maxmsgcount: int = 0
@@ -59,7 +58,7 @@ _IN_TABLE = {
 
 
 def parse(text: bytes) -> Limits:
-    """The limits that a file gives."""
+    """The limits in a file."""
     seen = text[:_BUFFER].partition(b"\0")[0]
     if len(text) >= _BUFFER:
         seen = seen[: max(seen.rfind(b"\n"), seen.rfind(b"\r")) + 1]
@@ -75,7 +74,7 @@ def parse(text: bytes) -> Limits:
 
 
 def from_row(row: Mapping[str, int | None]) -> Limits:
-    """The limits that a row of the SQL table gives, by column; None (NULL) is 0."""
+    """The limits in a row of the SQL table, by column; None (NULL) is 0."""
     flags = 0
     for column, flag in _IN_TABLE.items():
         if row.get(column):

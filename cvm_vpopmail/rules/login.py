@@ -4,10 +4,10 @@
     no domain         VPOPMAIL_DOMAIN, even if it is empty; else the first line of etc/defaultdomain
     CVM               a DOMAIN that is not empty: ACCOUNT is the user as it is; else ACCOUNT is the login
 
-Law: no alias and no extension logs in, only the name of an account.  Names are in lower case, and of the
+Invariants: no alias and no extension logs in, only the name of an account.  Names are in lower case, and of the
 characters of `names`.  The flags of an account and, unless it has V_OVERRIDE, those of its domain's
-limits close services; BOUNCE_MAIL closes none.  Not here: builds with IP alias domains, which look for
-the domain by the local address before defaultdomain; no credential of CVM tells that address.
+limits close services; BOUNCE_MAIL closes none.  Not here: builds with IP alias domains, which find the domain by the
+local address before defaultdomain; no credential of CVM has that address.
 
 Source: vpopmail.c (parse_email, vset_default_domain), vchkpw.c (login_virtual_user), vlimits.c
 (vlimits_setflags).
@@ -23,7 +23,7 @@ from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.rules.names import lower, valid_domain, valid_user
 
 NEEDS_HOME = frozenset({"pop3", "imap", "webmail"})
-"""Services that refuse an account whose home is missing and cannot be made."""
+"""Services that reject an account whose home is missing and cannot be made."""
 
 _SEPARATORS = (b"@", b"%", b"/")
 
@@ -37,7 +37,7 @@ _CLOSED_BY = {
 
 
 class Login(NamedTuple):
-    """Whose login it is, in lower case; `domain` empty: none was given."""
+    """The user and domain of a login, in lower case; `domain` empty: none was given."""
 
     user: bytes
     domain: bytes
@@ -54,7 +54,7 @@ def split(login: bytes) -> Login:
 
 
 def address(recipient: Recipient) -> Login:
-    """Whose login the credentials ACCOUNT and DOMAIN are."""
+    """The login in the credentials ACCOUNT and DOMAIN."""
     account, domain = recipient
     if domain:
         return Login(lower(account), lower(domain))
@@ -62,7 +62,7 @@ def address(recipient: Recipient) -> Login:
 
 
 def valid(user: bytes, domain: bytes) -> bool:
-    """Whether vchkpw looks for such an account at all."""
+    """Whether vchkpw looks up such an account at all."""
     return valid_user(user) and valid_domain(domain)
 
 

@@ -1,7 +1,7 @@
-"""Which names vpopmail takes for a user and for a domain, and what lower case is to it.
+"""Which names are valid for users and domains in vpopmail, and what lower case means to it.
 
-Law: everything is bytes; "lower case" means A-Z only.  A name that is not valid never reaches a table:
-vdelivermail bounces it ("invalid username") and vchkpw ends with 20, before anything else is looked at.
+Invariants: everything is bytes; "lower case" means A-Z only.  A name that is not valid never reaches a table:
+vdelivermail bounces it ("invalid username") and vchkpw ends with 20, before anything else is read.
 An empty name is valid, and simply not found.
 
 Source: vpopmail.c (is_username_valid, is_domain_valid, lowerit); checked against the running programs.
@@ -22,10 +22,10 @@ def lower(name: bytes) -> bytes:
 
 
 def valid_user(name: bytes) -> bool:
-    """Whether every character may stand in the name of a user."""
+    """Whether every character is allowed in the name of a user."""
     return not name.translate(None, _USER)
 
 
 def valid_domain(name: bytes) -> bool:
-    """Whether every character may stand in the name of a domain."""
+    """Whether every character is allowed in the name of a domain."""
     return not name.translate(None, _DOMAIN)

@@ -1,7 +1,7 @@
-"""Numbers as C reads them: what text vpopmail gives to atoi, strtol and strtoll.
+"""Numbers as C parses them: vpopmail uses atoi, strtol and strtoll.
 
-Blanks, a sign, digits; what follows does not count, and no digits are 0.  What does not fit into 64 bits
-is the nearest that does; atoi then keeps the lower 32 bits, as on every 64-bit host.
+Blanks, a sign, digits; what follows is ignored, and no digits are 0.  A number that does not fit into 64 bits becomes
+the nearest that does; atoi then keeps the lower 32 bits, as on every 64-bit host.
 
 Source: strtol(3), atoi(3) of the GNU C library.
 """
@@ -25,5 +25,5 @@ def strtol(text: bytes) -> int:
 
 
 def bits(text: bytes) -> int:
-    """What atoi makes of `text`, as 32 bits without a sign."""
+    """The result of atoi for `text`, as 32 bits without a sign."""
     return strtol(text) & 0xFFFFFFFF

@@ -2,23 +2,22 @@
 
     quota text         parts between commas: ``5C`` messages; ``10``, ``10S``, ``10K``, ``10MB``, ``10mbs`` bytes
     maildirsize        a header line (the quota text of who wrote it), then lines "bytes count" to be added up
-    counted afresh     cur and new of the maildir and of its folders (``.name``, but not ``.Trash``)
+    counted            cur and new of the maildir and of its directories (``.name``, but not ``.Trash``)
 
-Law: full means used + this message > limit, of bytes or of messages; a limit of 0 is none.  A
-maildirsize that says "not full" is believed.  One that says "full" is believed if it has one line of
-data; otherwise, and if it is too long or too old, everything is counted.
+Invariants: full means used + this message > limit, of bytes or of messages; a limit of 0 is none.  A maildirsize that
+means "not full" is believed.  One that means "full" is believed if it has one line of data; otherwise, and if it is
+too long or too old, everything is counted.
 
-All numbers are 64 bits without a sign and wrap around, as vpopmail's do: the line ``-4500 -1`` takes
-away, a limit of -1 is never reached, and a maildirsize whose sum is below zero says "full".
+All numbers are 64 bits without a sign and wrap around, as vpopmail's do: the line ``-4500 -1`` subtracts, a limit of
+-1 is never reached, and a maildirsize whose sum is below zero means "full".
 
-What the user that delivers cannot list or look at is not counted, as vpopmail does not count it.  What
-we cannot find out, and whatever is too much to count, is `Unavailable`, unless what was counted before
-is too much already.
+Files that the delivering user cannot list or read are not counted, as in vpopmail.  If something cannot be
+determined, or there is too much to count, that is `Unavailable`, unless the count already exceeds the limit.
 
-Other than vpopmail: nothing is written, so no maildirsize is thrown away or made anew; a maildir that
+Differences from vpopmail: nothing is written, so no maildirsize is removed or made again; a maildir that
 changes while it is counted (vpopmail lets such a message pass) is counted once; a maildir without a usable
-tmp folder, which vpopmail calls over quota when it has to count, is left to who looks at its folders; and
-the numbers of the vusaged daemon are not asked for.
+tmp directory, which vpopmail calls over quota when it has to count, is left to the check of its directories; and the
+daemon vusaged is not asked.
 
 Source: maildirquota.c (user_over_maildirquota, docheckquota, maildirsize_read, qcalc, docount,
 maildir_parsequota, domain_over_maildirquota, readdomainquota), vpopmail.c (format_maildirquota),
@@ -32,15 +31,15 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from cvm_qmail.answer import Unavailable
-from cvm_vpopmail.accounts import Sight
+from cvm_vpopmail.accounts import View
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.rules.numbers import strtol
 
 MAILDIRSIZE_LIMIT = 5120
-"""Bytes from which a maildirsize is thrown away (Maildir++)."""
+"""Bytes from which a maildirsize is discarded (Maildir++)."""
 
 MAILDIRSIZE_AGE = 15 * 60
-"""Seconds after which it is."""
+"""Seconds after which it is discarded."""
 
 HEADER_LIMIT = 79
 """Bytes of the header line that are read."""
@@ -55,7 +54,7 @@ DOMAIN_NAMES = 1_000_000
 """Names in all maildirs of a domain beyond which they are not counted."""
 
 PARENTS = 16
-"""How often a folder's way up to its maildir is followed."""
+"""How many directories are followed up to a maildir."""
 
 _WRAP = (1 << 64) - 1
 _LINE = re.compile(rb"\s*([+-]?)0*([0-9]+)(?:\s*([+-]?)0*([0-9]+))?")
@@ -80,12 +79,12 @@ UNLIMITED = Quota(0, 0)
 
 
 def parse(text: bytes) -> Quota:
-    """The limits that a quota text sets; of two of a kind the later counts."""
+    """The limits in a quota text; of two of the same kind the later is used."""
     if text.startswith(b"NO"):
         return UNLIMITED
     size = messages = 0
     for part in text[:TEXT_LIMIT].partition(b"\0")[0].split(b","):
-        if part.endswith(b"C"):  # a small c is not known, and is taken for bytes
+        if part.endswith(b"C"):  # a small c is unknown, and means bytes
             messages = strtol(part)
         elif part:
             size = _bytes(part)
@@ -101,59 +100,59 @@ def _bytes(part: bytes) -> int:
 # -- one maildir --------------------------------------------------------------------------------------
 
 
-def over(maildir: bytes, quota_text: bytes | None, message_bytes: int, sight: Sight, now: Callable[[], float]) -> bool:
+def over(maildir: bytes, quota_text: bytes | None, message_bytes: int, view: View, now: Callable[[], float]) -> bool:
     """Whether a message of this size is too much for the maildir.
 
-    `quota_text` None or empty: what the header line of its maildirsize says.  `now`: seconds since the
+    `quota_text` None or empty: the header line of its maildirsize is used.  `now`: seconds since the
     epoch, asked for only where the age of maildirsize counts.  Raises `Unavailable`.
     """
     maildir = maildir.rstrip(b"/")
-    quota = parse(quota_text or _header(maildir, sight))
+    quota = parse(quota_text or _header(maildir, view))
     if quota == UNLIMITED:
         return False
-    maildir = _top(maildir, sight)
-    recorded = _recorded(maildir, sight, now)
+    maildir = _top(maildir, view)
+    recorded = _recorded(maildir, view, now)
     if recorded is not None:
         if not quota.exceeded(recorded.size + message_bytes, recorded.messages + 1):
             return False
         if recorded.final:
             return True
-    return _fills(quota, message_bytes, _maildir(maildir, _Names(sight, MAILDIR_NAMES)))
+    return _fills(quota, message_bytes, _maildir(maildir, _Names(view, MAILDIR_NAMES)))
 
 
-def _top(maildir: bytes, sight: Sight) -> bytes:
-    """The maildir that this one is a folder of; itself, if it is not marked as a folder."""
+def _top(maildir: bytes, view: View) -> bytes:
+    """The maildir of which this one is a directory; itself, if it is not marked as a directory."""
     for _ in range(PARENTS):
-        if sight.status(maildir + b"/maildirfolder") is None:
+        if view.status(maildir + b"/maildirfolder") is None:
             return maildir
         maildir += b"/.."
-    raise Unavailable("quota-count", f"is a folder of a folder, more than {PARENTS} times", maildir)
+    raise Unavailable("quota-count", f"is a directory of a directory, more than {PARENTS} times", maildir)
 
 
-def _header(maildir: bytes, sight: Sight) -> bytes:
-    text = sight.file(maildir + b"/maildirsize") or b""
+def _header(maildir: bytes, view: View) -> bytes:
+    text = view.file(maildir + b"/maildirsize") or b""
     return text[:HEADER_LIMIT].partition(b"\n")[0].partition(b"\0")[0]
 
 
 class _Recorded(NamedTuple):
-    """What maildirsize says."""
+    """The data of a maildirsize."""
 
     size: int
     messages: int
     final: bool
-    """Whether it is believed even if it says "full"."""
+    """Whether it is believed even if it means "full"."""
 
 
-def _recorded(maildir: bytes, sight: Sight, now: Callable[[], float]) -> _Recorded | None:
-    """None: there is none that may be used."""
+def _recorded(maildir: bytes, view: View, now: Callable[[], float]) -> _Recorded | None:
+    """None: there is no usable one."""
     path = maildir + b"/maildirsize"
-    status = sight.status(path)
+    status = view.status(path)
     if status is None or status.size >= MAILDIRSIZE_LIMIT:
         return None
     moment = int(now())
     if moment > status.mtime + MAILDIRSIZE_AGE:
         return None
-    text = sight.file(path)
+    text = view.file(path)
     if text is None or len(text) >= MAILDIRSIZE_LIMIT:
         return None
     lines = text.partition(b"\0")[0].removesuffix(b"\n").split(b"\n")[1:]
@@ -178,19 +177,19 @@ def _scanned(sign: bytes | None, digits: bytes | None) -> int:
 # -- a domain -----------------------------------------------------------------------------------------
 
 
-def domain_over(directory: bytes, limits: Limits, message_bytes: int, sight: Sight) -> bool:
+def domain_over(directory: bytes, limits: Limits, message_bytes: int, view: View) -> bool:
     """Whether a message of this size is too much for the domain in this directory.  Raises `Unavailable`."""
     quota = Quota((limits.diskquota << 20) & _WRAP, limits.maxmsgcount & _WRAP)
     if quota == UNLIMITED:
         return False
-    return _fills(quota, message_bytes, _domain(directory.rstrip(b"/"), _Names(sight, DOMAIN_NAMES)))
+    return _fills(quota, message_bytes, _domain(directory.rstrip(b"/"), _Names(view, DOMAIN_NAMES)))
 
 
 def _domain(directory: bytes, names: _Names) -> Iterator[int]:
-    """The sizes of the messages in all maildirs that count.
+    """The sizes of the messages in all maildirs of the domain.
 
-    A name of one character is a hash directory.  vpopmail goes into it with the sum at 0, so what it
-    read before, in the folder's own order, does not count.  A defect; but it decides what is delivered.
+    A name of one character is a hash directory.  vpopmail enters it with the sum at 0, so everything that it read
+    before, in the directory's own order, is lost.  This is a bug of vpopmail, but it decides what is delivered.
     """
     while True:
         found = names.of(directory)
@@ -206,24 +205,24 @@ def _domain(directory: bytes, names: _Names) -> Iterator[int]:
 
 
 class _Names:
-    """The names in folders, up to so many in all."""
+    """The names in directories, up to so many in all."""
 
-    def __init__(self, sight: Sight, limit: int) -> None:
-        self.sight = sight
+    def __init__(self, view: View, limit: int) -> None:
+        self.view = view
         self._limit = limit
         self._seen = 0
 
-    def of(self, folder: bytes) -> list[bytes]:
-        """What the user can list there; empty if that is nothing."""
-        found = self.sight.listing(folder) or []
+    def of(self, directory: bytes) -> list[bytes]:
+        """The names that the user can list there; empty if none."""
+        found = self.view.listing(directory) or []
         self._seen += 1 + len(found)
         if self._seen > self._limit:
-            raise Unavailable("quota-count", f"more than {self._limit} names to count for a quota", folder)
+            raise Unavailable("quota-count", f"more than {self._limit} names to count for a quota", directory)
         return found
 
 
 def _fills(quota: Quota, message_bytes: int, sizes: Iterator[int]) -> bool:
-    """Whether one more message exceeds the quota.  Raises `Unavailable` if that cannot be told."""
+    """Whether one more message exceeds the quota.  Raises `Unavailable` if that cannot be determined."""
     used, messages = message_bytes, 1
     try:
         for size in sizes:
@@ -236,22 +235,22 @@ def _fills(quota: Quota, message_bytes: int, sizes: Iterator[int]) -> bool:
 
 
 def _maildir(maildir: bytes, names: _Names) -> Iterator[int]:
-    """The sizes of the messages in a maildir and its folders."""
+    """The sizes of the messages in a maildir and its directories."""
     yield from _messages(maildir, names)
     for name in names.of(maildir):
         if name.startswith(b".") and name != b".Trash":
             yield from _messages(b"%s/%s" % (maildir, name), names)
 
 
-def _messages(folder: bytes, names: _Names) -> Iterator[int]:
+def _messages(directory: bytes, names: _Names) -> Iterator[int]:
     for kind in (b"new", b"cur"):
-        path = b"%s/%s" % (folder, kind)
+        path = b"%s/%s" % (directory, kind)
         for name in names.of(path):
             if name.startswith(b".") or _TRASHED.match(name.partition(b":2,")[2]):
                 continue
             size = _size_in(name)
             if size is None:
-                status = names.sight.status(b"%s/%s" % (path, name))
+                status = names.view.status(b"%s/%s" % (path, name))
                 size = None if status is None else status.size
             if size is not None:
                 yield size

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from cvm_qmail.answer import Table
+from cvm_qmail.process.policies import Network
 from cvm_qmail.settings import BadSetting, Settings
-from cvm_qmail.tables import Tables
+from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.accounts import Account, Domain
+from cvm_vpopmail.dialects import Dialect
 from cvm_vpopmail.notices import SHARED, Notices
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.sqlconfig import Options
-from cvm_vpopmail.tables import LimitFiles
+from cvm_vpopmail.tables import network
 from cvm_vpopmail.tables.cache import Cached
-from cvm_vpopmail.tables.servers import Connect, Servers
+from cvm_vpopmail.tables.connection import Connect
+from cvm_vpopmail.tables.limit_files import LimitFiles
+from cvm_vpopmail.tables.pages import Pages
+from cvm_vpopmail.tables.replicas import Replicas
+from cvm_vpopmail.tables.servers import Servers
 from cvm_vpopmail.tables.sql import Logins, Optional, SqlAccounts, SqlAliases, SqlLimits
 
 K = TypeVar("K")
@@ -23,10 +29,12 @@ V = TypeVar("V")
 
 
 class Sql(NamedTuple):
-    """What there is to ask."""
+    """The tables of such a host."""
 
     options: Options
-    servers: Servers
+    network: Network
+    """The sockets that asking takes."""
+    pages: Pages
     accounts: Table[tuple[Domain, bytes], Account]
     logins: Logins
     """Never from the cache."""
@@ -34,49 +42,48 @@ class Sql(NamedTuple):
     limits: Table[Domain, Limits]
 
 
-def driver(backend: str) -> Connect:
-    """How to connect.  Raises `BadSetting` if the module for it is not installed."""
+def driver(dialect: Dialect, variable: str = "CVM_VPOPMAIL_BACKEND") -> Connect:
+    """How to connect.  Raises `BadSetting` (for `variable`) if the Python module for it is not installed."""
     try:
-        return _DRIVERS[backend]()
+        return dialect.driver()
     except ImportError as missing:
-        need = {"mysql": "PyMySQL", "pgsql": "psycopg 3, and libpq"}[backend]
-        expected = f"the Python module for it: {need}, as by pip install 'cvm-qmail[{backend}]' ({missing})"
-        raise BadSetting("CVM_VPOPMAIL_BACKEND", backend, expected) from None
+        extra = f"pip install 'cvm-qmail[{dialect.name}]'"
+        expected = f"the Python module for it: {dialect.needs}, as by {extra} ({missing})"
+        raise BadSetting(variable, dialect.name, expected) from None
 
 
-def _mysql() -> Connect:
-    from cvm_vpopmail.tables import mysql
+def sql(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect, notices: Notices = SHARED) -> Sql:
+    """The tables of this policy; nothing is connected yet.  Raises `BadSetting`."""
+    options = Options.from_settings(settings, dialect, policy.directory)
+    alone = options._replace(servers=options.primary) if options.primary else options
+    connect, declared = driver(dialect), network.declared(tables, options) | network.declared(tables, alone)
+    servers = Servers(tables, options, connect, settings.lookup_timeout, notices, allowed=declared)
 
-    return mysql.connect
-
-
-def _pgsql() -> Connect:
-    from cvm_vpopmail.tables import pgsql
-
-    return pgsql.connect
-
-
-_DRIVERS: dict[str, Callable[[], Connect]] = {"mysql": _mysql, "pgsql": _pgsql}
-
-
-def sql(tables: Tables, settings: Settings, policy: Vpopmail, notices: Notices = SHARED) -> Sql:
-    """Nothing is connected yet.  Raises `BadSetting`."""
-    options = Options.from_settings(settings, policy.backend, policy.directory)
-    servers = Servers(tables, options, driver(policy.backend), settings.lookup_timeout, notices)
+    def valid_until(moment: float) -> None:
+        tables.current.valid_until(moment)
 
     def kept(table: Table[K, V]) -> Table[K, V]:
         if not options.cache and not options.cache_negative:
             return table
-        return Cached(table, options, tables.lasts, notices)
+        return Cached(table, options, valid_until, notices)
 
-    accounts = SqlAccounts(servers, policy.backend, many_domains=policy.many_domains, clear=policy.clear_passwords)
-    optional = Optional(servers, notices.seen)
+    primary = None
+    if options.primary:
+        primary = Servers(tables, alone, connect, settings.lookup_timeout, notices, allowed=declared)
+    if tables.lasting:
+        for asked in (servers, primary):
+            if asked is not None:
+                asked.expect()
+    database = Replicas(tables, servers, primary, check_lag=options.max_lag > 0)
+    accounts = SqlAccounts(database, dialect, many_domains=policy.many_domains, clear=policy.clear_passwords)
+    optional = Optional(database, notices.seen)
     files = LimitFiles(tables, policy.directory)
     return Sql(
         options,
-        servers,
-        tables.watched("account", kept(accounts)),
-        Logins(tables.watched("account", accounts), as_given=policy.backend == "pgsql"),
-        tables.watched("alias", kept(SqlAliases(optional))) if policy.sql_aliases else None,
-        tables.watched("limits", kept(SqlLimits(optional, files)) if policy.sql_limits else files),
+        declared,
+        Pages(tables, options, connect),
+        tables.traced("account", kept(accounts)),
+        Logins(tables.traced("account", accounts), as_given=dialect.login_as_given),
+        tables.traced("alias", kept(SqlAliases(optional))) if policy.sql_aliases else None,
+        tables.traced("limits", kept(SqlLimits(optional, files)) if policy.sql_limits else files),
     )

@@ -1,128 +1,66 @@
 """One connection to a database: opened when it is needed, to the first server that takes it, and again when it died.
 
     in use              asked; if it turns out to be dead, another one is opened and asked at once
-    not in trouble      tried in the order configured
-    in trouble          left alone for REST, then tried by one worker at a time, for PROBE at most
+    works               asked in the order configured
+    failed              not asked for PAUSE, then by one worker at a time, for PROBE at most
     a table that hangs  likewise
 
 A connection to a later server is kept until an earlier one takes one again, which is tried every RETURN.
 
-An answer that was given is given again without being judged again if the same questions have the same rows.
+A cached answer stays valid while the same questions have the same rows.
 
-Law: what is waited for a database in one request ends at a share (BUDGET) of the look-up's deadline,
-counted from the request's beginning, so that a database that hangs is this module's trouble and not the
-supervisor's.  Every trouble is `Unavailable`.  A server that answers "no" to a question (no such table,
-no right to read it) has answered: no other one is asked.
+Invariants: what is waited for databases in one request ends at a share (BUDGET) of the lookup's deadline,
+counted from the request's beginning, so that a database that hangs never costs a worker.  Every failure is
+`Unavailable`.  A server that answers "no" to a question (no such table, no right to read it) has answered:
+no other one is asked.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables import Tables
+from cvm_qmail.process.policies import EVERYTHING, Network
+from cvm_qmail.tables.backends import BackendState
+from cvm_qmail.tables.door import Tables
 from cvm_vpopmail import sqlconfig
+from cvm_vpopmail.credentials import Server
 from cvm_vpopmail.notices import Notices
-from cvm_vpopmail.sqlconfig import Options, Server
+from cvm_vpopmail.sqlconfig import Options
+from cvm_vpopmail.tables import network
+from cvm_vpopmail.tables.connection import Absence, Connect, Connection, DatabaseError, Row, Select, Terms
 
 BUDGET = 0.5
-"""Share of the look-up's deadline that may be spent on waiting for databases."""
+"""Share of the lookup's deadline that may be spent on waiting for databases."""
 
 CONNECT = 0.75
 """Seconds for a server to take a connection; less than TCP waits before it asks a second time."""
 
 PROBE = 0.4
-"""Seconds for a server in trouble to show that it works again."""
+"""Seconds for a server that failed to show that it works again."""
 
-REST = 0.4
-"""Seconds for which a server in trouble is left alone."""
+PAUSE = 0.4
+"""Seconds for which a server that failed is not asked."""
 
 RETURN = 10.0
 """Seconds after which a server before the one in use is tried again."""
 
-_PATIENCE = 0.8
-"""Share of our waiting after which the server gives up by itself: it then says so, and the connection lives on."""
+SERVER_SHARE = 0.8
+"""Share of the time for an answer after which the server itself gives up: it then says so, and the connection stays."""
+
+_ANSWERS = frozenset({"database-tables", "database-columns", "database-lag"})
+"""Reasons of a server that answers."""
 
 _LEAST = 0.01
 """Seconds that it makes no sense to ask in."""
 
-STATEMENTS = 256
-"""Prepared statements that a connection keeps: with one table per domain there may be thousands."""
-
-PAGE = 1000
-"""Rows that are taken at a time where there may be very many."""
-
-Row = Sequence[bytes | None]
-
-
-class Select(NamedTuple):
-    """``SELECT columns FROM table WHERE key = ? AND key = ?``.  All of it is ours, or follows the naming rule.
-
-    Without keys, all rows.
-    """
-
-    columns: tuple[str, ...]
-    table: str
-    keys: tuple[str, ...]
-    numbers: frozenset[str] = frozenset()
-    """Those columns that are numbers."""
-
-
-class Trouble(Exception):
-    """The server could not, or would not: a constant word, and text for people.
-
-    `lost`: the connection, or the attempt to have one, is over.
-    """
-
-    def __init__(self, reason: str, detail: str, *, lost: bool) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-        self.lost = lost
-
-
-class Connection(Protocol):
-    """A connection to one server.  Each call raises `Trouble`; `until` is by time.monotonic."""
-
-    about: str
-    """The server's version, for people."""
-
-    def rows(self, select: Select, values: Sequence[bytes], until: float) -> list[Row]:
-        """What the server finds."""
-        ...
-
-    def pages(self, select: Select, values: Sequence[bytes], seconds: float) -> Iterator[list[Row]]:
-        """All that the server finds, PAGE rows at a time, each within `seconds`.  The connection is of no more use."""
-        ...
-
-    def close(self) -> None:
-        """Lets go, without waiting.  Never raises."""
-        ...
-
-
-class Terms(NamedTuple):
-    """On which terms a connection is to be had."""
-
-    tls: str
-    ca: str
-    charset: str
-    """MySQL: the character set that text comes in."""
-    wait: float
-    """Seconds after which the server is to give up a question by itself."""
-    connect: float
-    """Seconds for the server to take the connection."""
-    until: float
-
-
-Connect = Callable[[Server, Terms], Connection]
-"""Raises `Trouble`."""
-
 
 class Servers:
-    """See the head of this file."""
+    """Database servers, asked as the head of this file says."""
 
     def __init__(
         self,
@@ -131,8 +69,11 @@ class Servers:
         connect: Connect,
         deadline: float,
         notices: Notices,
+        *,
+        allowed: Network = EVERYTHING,
     ) -> None:
-        """`deadline`: seconds for a look-up."""
+        """`deadline`: seconds for a lookup.  `allowed`: what the sandbox lets this process open."""
+        self._allowed = allowed
         self._tables = tables
         self._options = options
         self._connect = connect
@@ -140,80 +81,83 @@ class Servers:
         self._notices = notices
         self._in_use: _InUse | None = None
         self._return_at = 0.0
+        self._doubted = False
+        """Whether the server in use did not answer the last question."""
+
+    def expect(self) -> None:
+        """Names the servers to whoever watches back ends."""
+        with suppress(Unavailable):
+            self._servers()
+
+    @property
+    def where(self) -> bytes:
+        """The server in use."""
+        return b"database" if self._in_use is None else self._in_use.where
+
+    @property
+    def leads(self) -> bool | None:
+        """Whether the server in use follows no other one; None: unknown."""
+        return None if self._in_use is None else self._in_use.connection.leads
 
     def rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
-        """What the database finds.  Raises `Unavailable`."""
-        try:
-            rows = self._rows(select, values)
-        except Unavailable:
-            self._tables.doubt()
-            raise
-        found = _digest(rows)
-        self._tables.rests_on(lambda: _digest(self._rows(select, values)) == found)
-        return rows
-
-    def _rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
-        until = self._tables.began + self._wait
+        """What the first server finds that can be asked.  Raises `Unavailable`."""
+        until = self._tables.current.began + self._wait
         in_use = self._in_use
+        if in_use is not None and not in_use.only and self._fails_elsewhere(in_use):
+            self.close()
+            in_use = None
         if until - time.monotonic() < _LEAST:
             raise Unavailable("database-slow", "there is no time left to ask", in_use.where if in_use else b"")
         if in_use is not None and not in_use.first and time.monotonic() >= self._return_at:
             self._go_back(until)
             in_use = self._in_use
         if in_use is not None:
-            now = time.monotonic()
             try:
-                return self._ask(in_use, select, values, until if in_use.only else now + (until - now) / 2)
-            except Trouble as trouble:
+                return self._ask(in_use, select, values, self._share(in_use, until))
+            except DatabaseError as error:
                 self.close()
-                if trouble.reason == "database-slow":
-                    self._failed(in_use.place, trouble)
-        return self._ask_the_first_that_works(select, values, until)
+                if error.reason == "database-slow":
+                    self._failed(in_use.place, error)
+        return self._ask_first_working(select, values, until)
 
-    def pages(self, select: Select, values: Sequence[bytes], seconds: float) -> Iterator[list[Row]]:
-        """All that the first server finds that can be asked, in parts, each within `seconds`; no request waits for it.
+    def confirm(self, select: Select, values: Sequence[bytes]) -> list[Row]:
+        """The rows once more, after `rows` found none: from the first server that is not too far behind.
 
-        Raises `Unavailable`, perhaps when there were some already.
+        Raises `Unavailable` if there is none.
         """
-        last = Unavailable("database-settings", "names no server")
-        for server in self._servers():
-            where = _where(self._place(server))
+        until = self._tables.current.began + self._wait
+        behind: set[str] = set()
+        while (in_use := self._in_use) is not None:
+            self._tables.mark(in_use.where, checked=True)
             try:
-                self._tables.enter(where)
-                yield from self._pages_of(server, where, select, values, seconds)
-                return
-            except Trouble as trouble:
-                last = Unavailable(trouble.reason, trouble.detail, where)
-                if not trouble.lost:
-                    break
-            except Unavailable as trouble:
-                if trouble.reason != "shunned":
-                    raise
-                last = trouble
-        raise last
+                return in_use.connection.confirm(select, values, self._share(in_use, until), self._options.max_lag)
+            except DatabaseError as error:
+                self._notices.say(f"{in_use.place} {error.reason}", f"{in_use.place}: {error.detail}")
+                self._saw(in_use.place, error)
+                if error.lost or not in_use.only:
+                    self.close()
+                if in_use.only or not (error.lost or error.reason == "database-lag"):
+                    raise Unavailable(error.reason, error.detail, in_use.where) from None
+                if error.reason != "database-lag":
+                    self._failed(in_use.place, error)
+                behind.add(in_use.place)
+                last = Unavailable(error.reason, error.detail, in_use.where)
+            rows = self._ask_first_working(select, values, until, behind, last)
+            if rows:
+                return rows
+        raise Unavailable("database-down", "the connection is gone")
 
-    def _pages_of(
-        self, server: Server, where: bytes, select: Select, values: Sequence[bytes], seconds: float
-    ) -> Iterator[list[Row]]:
-        """Raises `Trouble` while there is nothing yet; then `Unavailable`."""
-        options, until = self._options, time.monotonic() + seconds
-        terms = Terms(options.tls, options.ca, options.charset, seconds * _PATIENCE, CONNECT, until)
-        connection = self._tables.as_self(lambda: self._connect(server, terms))
-        begun = False
-        try:
-            for rows in connection.pages(select, values, seconds):
-                begun = True
-                yield rows
-                self._tables.enter(where)
-        except Trouble as trouble:
-            if not begun:
-                raise
-            raise Unavailable(trouble.reason, trouble.detail, where) from None
-        finally:
-            connection.close()
+    @staticmethod
+    def _share(in_use: _InUse, until: float) -> float:
+        """Until when the server in use may take: half of the time that is left, if there are others."""
+        return until if in_use.only else (time.monotonic() + until) / 2
+
+    def _fails_elsewhere(self, in_use: _InUse) -> bool:
+        """Whether another worker could not use this server."""
+        return not self._notices.healthy and self._notices.failing(in_use.place)
 
     def close(self) -> None:
-        """Lets go of the connection."""
+        """Closes the connection."""
         if self._in_use is not None:
             self._in_use.connection.close()
             self._in_use = None
@@ -221,88 +165,118 @@ class Servers:
     # -- asking -----------------------------------------------------------------------------------
 
     def _ask(self, in_use: _InUse, select: Select, values: Sequence[bytes], until: float) -> list[Row]:
-        """Raises `Trouble` if the connection is of no more use; else `Unavailable`."""
-        self._tables.enter(in_use.where, vouched=True)
+        """Raises `DatabaseError` if the connection can no longer be used; else `Unavailable`."""
+        self._tables.mark(in_use.where, checked=True)
         try:
-            if self._notices.calm:
+            if self._notices.healthy and not self._doubted:
                 return in_use.connection.rows(select, values, until)
-            return self._ask_with_care(in_use, select, values, until)
-        except Trouble as trouble:
-            if trouble.lost:
+            return self._ask_in_turn(in_use, select, values, until)
+        except DatabaseError as error:
+            if error.lost:
                 raise
-            if trouble.reason == "database-slow":
-                self._notices.trouble(f"{in_use.place} {select.table}", trouble.reason, trouble.detail, REST)
+            if error.reason != "database-tables" or select.absence is Absence.REJECTS:  # others are optional
+                self._saw(in_use.place, error)
+            if error.reason == "database-slow":
+                self._notices.failed(f"{in_use.place} {select.table}", error.reason, error.detail, PAUSE)
             else:
-                self._notices.say(f"{in_use.place} {trouble.reason}", f"{in_use.place}: {trouble.detail}")
-            raise Unavailable(trouble.reason, trouble.detail, in_use.where) from None
+                self._notices.say(f"{in_use.place} {error.reason}", f"{in_use.place}: {error.detail}")
+            raise Unavailable(error.reason, error.detail, in_use.where) from None
 
-    def _ask_with_care(self, in_use: _InUse, select: Select, values: Sequence[bytes], until: float) -> list[Row]:
-        """The same while something is in trouble: a table that hangs is asked by one worker at a time."""
+    def _ask_in_turn(self, in_use: _InUse, select: Select, values: Sequence[bytes], until: float) -> list[Row]:
+        """The same while something fails: a table that hangs is asked by one worker at a time."""
         table = f"{in_use.place} {select.table}"
-        if self._notices.troubled(table):
-            if self._notices.resting(table):
-                raise Unavailable("database-slow", "gave no answer a moment ago, and is asked again soon", in_use.where)
-            self._notices.try_again(table, self._wait + REST)
+        if self._notices.failing(table):
+            if self._notices.paused(table):
+                raise Unavailable("database-slow", "timed out recently; retrying shortly", in_use.where)
+            self._notices.pause_others(table, self._wait + PAUSE)
         rows = in_use.connection.rows(select, values, until)
-        self._notices.well(table)
-        self._notices.well(in_use.place)
+        self._notices.recovered(table)
+        self._notices.recovered(in_use.place)
+        self._doubted = False
+        self._tables.backends.saw(in_use.place, BackendState.UP)
         return rows
 
-    def _ask_the_first_that_works(self, select: Select, values: Sequence[bytes], until: float) -> list[Row]:
+    def _ask_first_working(
+        self,
+        select: Select,
+        values: Sequence[bytes],
+        until: float,
+        behind: Collection[str] = (),
+        last: Unavailable | None = None,
+    ) -> list[Row]:
+        """What the first server finds that can be asked and is not `behind`.
+
+        Raises `Unavailable`: `last`, if there is no such server.
+        """
         servers = self._servers()
-        last = Unavailable(
-            "database-down", "failed a moment ago, and is asked again soon", _where(self._place(servers[0]))
-        )
+        first = where_of(self._place(servers[0]))
+        last = last or Unavailable("database-down", "failed recently; retrying shortly", first)
         for number, server in enumerate(servers):
             place = self._place(server)
-            if self._notices.resting(place):
+            if place in behind or self._notices.paused(place):
                 continue
             now = time.monotonic()
             share = now + (until - now) / (len(servers) - number)
-            if self._notices.troubled(place):
-                self._notices.try_again(place, PROBE + REST)
+            if self._notices.failing(place):
+                self._notices.pause_others(place, PROBE + PAUSE)
                 share = min(share, now + PROBE)
             if share - now < _LEAST:
                 break
             try:
                 in_use = self._open(server, number, len(servers), share)
                 return self._ask(in_use, select, values, share)
-            except Trouble as trouble:
+            except DatabaseError as error:
                 self.close()
-                self._failed(place, trouble)
-                last = Unavailable(trouble.reason, trouble.detail, _where(place))
-            except Unavailable as trouble:
-                if trouble.reason != "shunned":
+                self._failed(place, error)
+                last = Unavailable(error.reason, error.detail, where_of(place))
+            except Unavailable as error:
+                if error.reason != "hang-backoff":
                     raise
-                last = trouble
+                last = error
         raise last
 
-    def _failed(self, place: str, trouble: Trouble) -> None:
-        """The server is left alone for a while; not for an answer that made no sense, which may be the question's."""
-        if trouble.reason == "database-error":
-            self._notices.say(f"{place} {trouble.reason}", f"{place}: {trouble.detail}")
+    def _failed(self, place: str, error: DatabaseError) -> None:
+        """The server is not asked for a while; not for an answer that made no sense, which may be the question's."""
+        self._saw(place, error)
+        if error.reason == "database-error":
+            self._notices.say(f"{place} {error.reason}", f"{place}: {error.detail}")
         else:
-            self._notices.trouble(place, trouble.reason, trouble.detail, REST)
+            self._notices.failed(place, error.reason, error.detail, PAUSE)
+
+    def _saw(self, place: str, error: DatabaseError) -> None:
+        """Tells whoever watches back ends."""
+        self._doubted = True
+        state = None if error.reason in _ANSWERS else BackendState.DOWN
+        if error.reason == "database-refused":
+            state = BackendState.REFUSED
+        self._tables.backends.saw(place, state, error.reason)
 
     # -- connections ------------------------------------------------------------------------------
 
     def _servers(self) -> list[Server]:
         """As the file says now.  Raises `Unavailable`."""
         try:
-            return self._tables.as_self(lambda: sqlconfig.servers(self._tables, self._options))
-        except Unavailable as trouble:
-            self._notices.say(trouble.reason, f"{os.fsdecode(trouble.where)}: {trouble.detail or trouble.reason}")
+            servers = self._tables.as_self(lambda: sqlconfig.servers(self._tables, self._options))
+        except Unavailable as error:
+            file = os.fsdecode(error.where)
+            self._notices.say(error.reason, f"{file}: {error.detail or error.reason}")
+            self._tables.backends.expect(self, [file])
+            self._tables.backends.saw(file, BackendState.DOWN, error.reason)
             raise
+        self._tables.backends.expect(self, [self._place(server) for server in servers])
+        return servers
 
     def _open(self, server: Server, number: int, count: int, until: float) -> _InUse:
-        """A connection, in use from now on.  Raises `Trouble`, or `Unavailable` while the server is shunned."""
+        """A connection, in use from now on.  Raises `DatabaseError`; `Unavailable` during a quarantine."""
         place = self._place(server)
-        self._tables.enter(_where(place), vouched=True)
+        network.check(self._allowed, self._options.dialect, server)
+        self._tables.mark(where_of(place), checked=True)
         wait = self._wait if count == 1 else self._wait / 2
-        terms = Terms(self._options.tls, self._options.ca, self._options.charset, wait * _PATIENCE, CONNECT, until)
+        terms = Terms(self._options.tls, self._options.ca, self._options.charset, wait * SERVER_SHARE, CONNECT, until)
         connection = self._tables.as_self(lambda: self._connect(server, terms))
-        self._in_use = _InUse(connection, place, _where(place), number == 0, count == 1)
+        self._in_use = _InUse(connection, place, where_of(place), number == 0, count == 1)
         self._return_at = time.monotonic() + RETURN
+        self._tables.backends.saw(place, BackendState.UP)
         return self._in_use
 
     def _go_back(self, until: float) -> None:
@@ -317,12 +291,12 @@ class Servers:
             place = self._place(server)
             if kept is not None and place == kept.place:
                 return
-            if self._notices.resting(place):
+            if self._notices.paused(place):
                 continue
             try:
                 self._open(server, number, len(servers), min(until, time.monotonic() + PROBE))
-            except Trouble as trouble:
-                self._failed(place, trouble)
+            except DatabaseError as error:
+                self._failed(place, error)
             except Unavailable:
                 continue
             else:
@@ -331,18 +305,13 @@ class Servers:
                 return
 
     def _place(self, server: Server) -> str:
-        return f"{self._options.backend}:{server.name}"
-
-
-def _digest(rows: list[Row]) -> int:
-    """What tells rows from others, and is kept in their place: they may be long, and hold the hash of a password."""
-    return hash(tuple(map(tuple, rows)))  # of bytes: with a key of this process's own
+        return place_of(self._options, server)
 
 
 class _InUse(NamedTuple):
     connection: Connection
     place: str
-    """The server, for people."""
+    """The server, as messages name it."""
     where: bytes
     """The same."""
     first: bool
@@ -350,5 +319,11 @@ class _InUse(NamedTuple):
     only: bool
 
 
-def _where(place: str) -> bytes:
+def place_of(options: Options, server: Server) -> str:
+    """The name of a server in messages."""
+    return f"{options.dialect.name}:{server.name}"
+
+
+def where_of(place: str) -> bytes:
+    """The same for answers and the hang guard."""
     return place.encode("utf-8", "surrogateescape")

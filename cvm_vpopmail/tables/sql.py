@@ -1,41 +1,41 @@
 """Accounts, aliases and limits in a database.
 
     many domains        vpopmail        pw_name, pw_domain
-    else                one table per domain, named by it with every . and - as _, without pw_domain
+    else                one table per domain, named by `rules.table_names`, without pw_domain
     valias              one row for each line of an alias, in the order in which the server gives them
     limits              the row of the domain, else the file etc/vlimits.default
 
 A table valias or limits that was never there is empty: vpopmail makes it when it is first asked for.  One
-that has gone since this server has seen it is a trouble.
+that has gone since this server has seen it is a temporary failure.
 
-Law: the server compares, by the collation of its columns: so that `Bob` is found or not as vpopmail finds
-it.  Values are bound; a table's name is made by the rule above, of a name that holds nothing else.  NULL is
+Invariants: the server compares, by the collation of its columns: so that `Bob` is found or not as vpopmail finds
+it.  Values are bound.  NULL is
 empty, or 0.
 
-Source: vmysql.c, vpgsql.c (vauth_getpw, valias_select, vget_limits), vauth_munge_domain.
+Source: vmysql.c, vpgsql.c (vauth_getpw, valias_select, vget_limits).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 from unicodedata import normalize
 
 from cvm_qmail.answer import Table, Unavailable
+from cvm_qmail.passwords import StoredPassword
 from cvm_vpopmail.accounts import Account, Domain
+from cvm_vpopmail.dialects import Dialect
 from cvm_vpopmail.notices import Board
-from cvm_vpopmail.passwords import Stored
 from cvm_vpopmail.rules import limits
 from cvm_vpopmail.rules.numbers import bits, strtol
-from cvm_vpopmail.tables import LimitFiles
-from cvm_vpopmail.tables.servers import Row, Select
+from cvm_vpopmail.tables.connection import Absence, Row, Select
+from cvm_vpopmail.tables.limit_files import LimitFiles
 
 _COLUMNS = ("pw_name", "pw_passwd", "pw_gid", "pw_gecos", "pw_dir", "pw_shell")
 _CLEAR = "pw_clear_passwd"
 _NUMBERS = frozenset({"pw_gid"})
 
-ALIASES = Select(("valias_line",), "valias", ("alias", "domain"))
+ALIASES = Select(("valias_line",), "valias", ("alias", "domain"), absence=Absence.CONTRIBUTES)
 
 LIMITS_COLUMNS = (
     "disable_pop",
@@ -48,13 +48,9 @@ LIMITS_COLUMNS = (
 )
 LIMITS = Select(LIMITS_COLUMNS, "limits", ("domain",), frozenset(LIMITS_COLUMNS))
 
-_TABLE = re.compile(rb"[A-Za-z0-9_]{1,64}")
-_PGSQL_LIMIT = 63
-"""Bytes of a name; it cuts off what is more."""
-
 
 class Database(Protocol):
-    """What answers."""
+    """What answers a `Select`."""
 
     def rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
         """What it finds.  Raises `Unavailable`."""
@@ -62,37 +58,32 @@ class Database(Protocol):
 
 
 class Paged(Protocol):
-    """What answers with very many rows."""
+    """What answers with very many rows, in parts."""
 
     def pages(self, select: Select, values: Sequence[bytes], seconds: float) -> Iterator[list[Row]]:
         """What it finds, in parts.  Raises `Unavailable`."""
         ...
 
 
-def table_of(domain: bytes, backend: str) -> str:
-    """The table of one domain's accounts.  Raises `Unavailable` for a name that can have none."""
-    name = domain.replace(b".", b"_").replace(b"-", b"_")
-    if backend == "pgsql":  # vpopmail does not quote it
-        name = name.lower()[:_PGSQL_LIMIT]
-    if not _TABLE.fullmatch(name):
-        detail = "the domain's name, with _ for . and -, is not the name of a table: letters, digits, at most 64"
-        raise Unavailable("database-tables", detail, domain)
-    return name.decode("ascii")
-
-
 class SqlAccounts:
     """A Table of accounts by domain and name in lower case."""
 
-    def __init__(self, database: Database, backend: str, *, many_domains: bool, clear: bool) -> None:
+    def __init__(self, database: Database, dialect: Dialect, *, many_domains: bool, clear: bool) -> None:
         """`clear`: whether vpopmail was built with clear passwords."""
         self._database = database
-        self._backend = backend
+        self._dialect = dialect
         self._columns = (*_COLUMNS, _CLEAR) if clear else _COLUMNS
-        self._of_all = Select(self._columns, "vpopmail", ("pw_name", "pw_domain"), _NUMBERS) if many_domains else None
+        self._of_all = (
+            Select(self._columns, "vpopmail", ("pw_name", "pw_domain"), _NUMBERS, Absence.REJECTS)
+            if many_domains
+            else None
+        )
 
     def select(self, domain: bytes) -> Select:
         """The statement for accounts of this domain.  Raises `Unavailable`."""
-        return self._of_all or Select(self._columns, table_of(domain, self._backend), ("pw_name",), _NUMBERS)
+        return self._of_all or Select(
+            self._columns, self._dialect.table_of(domain), ("pw_name",), _NUMBERS, Absence.REJECTS
+        )
 
     def get(self, key: tuple[Domain, bytes], /) -> Account | None:
         """The account; None if there is none.  Raises `Unavailable`."""
@@ -104,7 +95,7 @@ class SqlAccounts:
         if not rows:
             return None
         stored, hashed, flags, gecos, directory, quota, *clear = [value or b"" for value in rows[0]]
-        return Account(stored, bits(flags), gecos, directory, quota, Stored(hashed, *(clear or [b""])))
+        return Account(stored, bits(flags), gecos, directory, quota, StoredPassword(hashed, *(clear or [b""])))
 
 
 class Logins:
@@ -115,6 +106,7 @@ class Logins:
     """
 
     def __init__(self, accounts: Table[tuple[Domain, bytes], Account], *, as_given: bool) -> None:
+        """`as_given`: whether the domain's name counts as it was given (`Dialect.login_as_given`)."""
         self._accounts = accounts
         self._as_given = as_given
 
@@ -125,25 +117,25 @@ class Logins:
             return self._accounts.get((domain, user))
         try:
             return self._accounts.get((domain._replace(name=given), user))
-        except Unavailable as trouble:
-            if trouble.reason == "database-tables":
+        except Unavailable as error:
+            if error.reason == "database-tables":
                 return None  # nobody makes a table for an alias domain
             raise
 
 
-def names(database: Paged, domain: bytes, backend: str, seconds: float, *, many_domains: bool) -> Iterator[bytes]:
+def names(database: Paged, domain: bytes, dialect: Dialect, seconds: float, *, many_domains: bool) -> Iterator[bytes]:
     """The names of all accounts of a domain in their spellings, a page at a time.  Raises `Unavailable`."""
     if many_domains:
         return _first_column(database.pages(Select(("pw_name",), "vpopmail", ("pw_domain",)), (domain,), seconds))
-    return _first_column(database.pages(Select(("pw_name",), table_of(domain, backend), ()), (), seconds))
+    return _first_column(database.pages(Select(("pw_name",), dialect.table_of(domain), ()), (), seconds))
 
 
 def alias_names(database: Paged, domain: bytes, seconds: float) -> Iterator[bytes]:
     """The names of all aliases of a domain likewise, once for each line of theirs.  Raises `Unavailable`."""
     try:
         yield from _first_column(database.pages(Select(("alias",), "valias", ("domain",)), (domain,), seconds))
-    except Unavailable as trouble:
-        if trouble.reason != "database-tables":
+    except Unavailable as error:
+        if error.reason != "database-tables":
             raise
 
 
@@ -177,8 +169,8 @@ class Optional:
         """What it finds.  Raises `Unavailable`."""
         try:
             rows = self._database.rows(select, values)
-        except Unavailable as trouble:
-            if trouble.reason != "database-tables" or self._seen.get(select.table):
+        except Unavailable as error:
+            if error.reason != "database-tables" or self._seen.get(select.table):
                 raise
             return []
         if select.table not in self._known:

@@ -1,6 +1,6 @@
 """vpopmail as a plug-in of cvm-qmail.
 
-Law: what is not vpopmail's costs nothing: neither a file nor, in command mode, an import.
+Invariants: an address that is not vpopmail's costs nothing: neither a file nor, in command mode, an import.
 """
 
 from __future__ import annotations
@@ -8,24 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cvm_qmail.answer import Answer
-from cvm_qmail.lookups import Delivery, Plugin
+from cvm_qmail.plugin import Delivery, Plugin
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
+from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.rules.records import is_domain_record
 from cvm_vpopmail.settings import Vpopmail
 
 if TYPE_CHECKING:
-    from cvm_vpopmail.lookup import Host
+    from cvm_vpopmail.host import Host
 
 
 def plugin(tables: Tables, settings: Settings) -> Plugin:
-    """The plug-in: what vdelivermail would do.  Raises `BadSetting`."""
+    """The plug-in: what vdelivermail would do.  Raises `BadSetting`, also for a setting that is used later."""
     host: Host | None = None
 
     def made() -> Host:
         nonlocal host
         if host is None:
-            from cvm_vpopmail.lookup import Host
+            from cvm_vpopmail.host import Host
 
             host = Host.of(tables, settings)
         return host
@@ -37,6 +37,7 @@ def plugin(tables: Tables, settings: Settings) -> Plugin:
         outcome = made().judge(delivery)
         return None if outcome is None else outcome.answer
 
-    Vpopmail.from_settings(settings)  # what is wrong with them is said now
-    assumptions = made().assumed() if tables.lasting else ()
-    return Plugin(program, repeatable=True, assumptions=assumptions)
+    Vpopmail.from_settings(settings)  # raises now, not at the first address
+    if not tables.lasting:
+        return Plugin(program, repeatable=True)
+    return Plugin(program, repeatable=True, assumptions=made().assumed(), network=made().backend.network)
