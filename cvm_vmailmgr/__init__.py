@@ -1,0 +1,1 @@
+"""vmailmgr's virtual users: lookups and logins, the module `cvm-vmailmgr`."""
