@@ -1,0 +1,1 @@
+"""cvmctl publish: write what this host would accept into the directory."""
