@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from click.testing import CliRunner
 
-from cvm_qmail.tool.group import cvmctl
+from cvm_qmail.cvmctl.group import cvmctl
 
 
 def called(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Real database servers for tests: on private sockets, in a temporary folder, as an unprivileged user."""
+"""Real database servers for tests: on private sockets, in a temporary directory, as an unprivileged user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from hosts import a_folder
+from hosts import temporary_directory
 from serving import PATIENCE, until
 from vhosts import VHost, materialise
 
@@ -30,8 +30,10 @@ IDS = {entry.pw_name: (entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()}
 
 def postgres(name: str) -> str:
     """A program of PostgreSQL, wherever the distribution has it."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((str(folder / name) for folder in folders if (folder / name).exists()), shutil.which(name) or name)
+    directories = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next(
+        (str(directory / name) for directory in directories if (directory / name).exists()), shutil.which(name) or name
+    )
 
 
 class Database:
@@ -42,10 +44,10 @@ class Database:
     wrapper: ClassVar[list[str]] = []
     """What is put before each program."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.process: subprocess.Popen[bytes] | None = None
-        os.chown(folder, *IDS[self.user])
+        os.chown(directory, *IDS[self.user])
         self.prepare()
         self.start()
 
@@ -58,7 +60,7 @@ class Database:
         raise NotImplementedError
 
     def sql(self, text: str, database: str = "", *, check: bool = True) -> str:
-        """Has the server carry out statements, as its administrator."""
+        """Has the server execute statements, as its administrator."""
         raise NotImplementedError
 
     def fill(self, path: Path, root: Path) -> None:
@@ -90,7 +92,7 @@ class Database:
 
     @contextmanager
     def _holding(self, *command: str, text: str) -> Iterator[None]:
-        """A client that has carried out `text`, which says `held` at the end, and waits."""
+        """A client that has executed `text`, which says `held` at the end, and waits."""
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdin is not None
             assert client.stdout is not None
@@ -123,7 +125,7 @@ class Database:
             text=True,
             timeout=PATIENCE * 3,
             check=False,
-            cwd=self.folder,
+            cwd=self.directory,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -132,13 +134,15 @@ class Database:
         """Starts, unless it runs, and waits until it answers."""
         if self.process is not None and self.process.poll() is None:
             return
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*self.wrapper, *self.command()], stdout=log, stderr=log, cwd=self.folder)
-        until(self.answers, f"{self.kind} answers: {(self.folder / 'log').read_text()}")
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.wrapper, *self.command()], stdout=log, stderr=log, cwd=self.directory
+            )
+        until(self.answers, f"{self.kind} answers: {(self.directory / 'log').read_text()}")
 
     def answers(self) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "log").read_text()
+        assert self.process.poll() is None, (self.directory / "log").read_text()
         return "1" in self.sql("SELECT 1;", check=False).split()
 
     def kill(self) -> None:
@@ -178,13 +182,13 @@ class MariaDb(Database):
 
     @property
     def socket(self) -> str:
-        return str(self.folder / "sock")
+        return str(self.directory / "sock")
 
     def prepare(self) -> None:
         install = [
             "mariadb-install-db",
             "--no-defaults",
-            f"--datadir={self.folder / 'data'}",
+            f"--datadir={self.directory / 'data'}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--innodb-log-file-size=4M",
@@ -195,9 +199,9 @@ class MariaDb(Database):
         return self.as_user(
             "mariadbd",
             "--no-defaults",
-            f"--datadir={self.folder / 'data'}",
+            f"--datadir={self.directory / 'data'}",
             f"--socket={self.socket}",
-            f"--pid-file={self.folder / 'data/pid'}",
+            f"--pid-file={self.directory / 'data/pid'}",
             "--skip-networking",
             "--innodb-log-file-size=4M",
             "--innodb-buffer-pool-size=32M",
@@ -240,8 +244,10 @@ class PostgreSql(Database):
     user = "postgres"
 
     def prepare(self) -> None:
-        self.run(*self.as_user(postgres("initdb"), "-D", str(self.folder / "data"), "-U", "admin", "-A", "trust", "-N"))
-        (self.folder / "data/pg_hba.conf").write_text("local all admin trust\nlocal all all scram-sha-256\n")
+        self.run(
+            *self.as_user(postgres("initdb"), "-D", str(self.directory / "data"), "-U", "admin", "-A", "trust", "-N")
+        )
+        (self.directory / "data/pg_hba.conf").write_text("local all admin trust\nlocal all all scram-sha-256\n")
 
     def command(self) -> list[str]:
         settings = {"listen_addresses": "", "fsync": "off", "max_connections": "30"}
@@ -249,16 +255,16 @@ class PostgreSql(Database):
         return self.as_user(
             postgres("postgres"),
             "-D",
-            str(self.folder / "data"),
+            str(self.directory / "data"),
             "-k",
-            str(self.folder),
+            str(self.directory),
             "-p",
             str(PGSQL_PORT),
             *options,
         )
 
     def client(self, database: str) -> list[str]:
-        client = ["psql", "-h", str(self.folder), "-p", str(PGSQL_PORT), "-U", "admin", "-d", database or "postgres"]
+        client = ["psql", "-h", str(self.directory), "-p", str(PGSQL_PORT), "-U", "admin", "-d", database or "postgres"]
         return [*client, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
 
     def sql(self, text: str, database: str = "", *, check: bool = True) -> str:
@@ -266,11 +272,11 @@ class PostgreSql(Database):
 
     @property
     def socket(self) -> str:
-        return str(self.folder / f".s.PGSQL.{PGSQL_PORT}")
+        return str(self.directory / f".s.PGSQL.{PGSQL_PORT}")
 
     @property
     def place(self) -> str:
-        return f"{self.folder}|{PGSQL_PORT}"
+        return f"{self.directory}|{PGSQL_PORT}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -292,14 +298,14 @@ class PostgreSql(Database):
 
     @property
     def placeholders(self) -> dict[str, str]:
-        return {"{pgsql_socket_dir}": str(self.folder)}
+        return {"{pgsql_socket_dir}": str(self.directory)}
 
 
 @contextmanager
 def running(kind: type[Database]) -> Iterator[Database]:
     """A server, until the end; nothing of it is left."""
-    with a_folder() as folder:
-        server = kind(folder)
+    with temporary_directory() as directory:
+        server = kind(directory)
         try:
             yield server
         finally:
@@ -321,7 +327,7 @@ class Network:
 
     @contextmanager
     def swallowing(self) -> Iterator[None]:
-        """Nothing gets through, and nobody is told."""
+        """Nothing gets through, without any error."""
         self._swallows.set()
         try:
             yield

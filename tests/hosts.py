@@ -50,8 +50,8 @@ class Host(NamedTuple):
         give(target, mode, uid, gid)
         return target
 
-    def folder(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Path:
-        """Makes a folder below the root."""
+    def directory(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Path:
+        """Makes a directory below the root."""
         target = self.root / path
         target.mkdir(parents=True, exist_ok=True)
         give(target, mode, uid, gid)
@@ -74,7 +74,7 @@ class Host(NamedTuple):
 
     def user(self, name: str, uid: int, *files: str, mode: int = 0o755) -> Path:
         """A home of its own, with empty files in it."""
-        home = self.folder(f"home/{name}", mode=mode, uid=uid, gid=uid)
+        home = self.directory(f"home/{name}", mode=mode, uid=uid, gid=uid)
         for file in files:
             self.file(f"home/{name}/{file}", uid=uid, gid=uid)
         return home
@@ -88,25 +88,25 @@ def give(path: Path, mode: int, uid: int, gid: int) -> None:
 
 
 @contextmanager
-def a_folder() -> Iterator[Path]:
-    """An empty folder that every user can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="cvmq"))
-    folder.chmod(0o755)
+def temporary_directory() -> Iterator[Path]:
+    """An empty directory that every user can reach."""
+    directory = Path(tempfile.mkdtemp(prefix="cvmq"))
+    directory.chmod(0o755)
     try:
-        yield folder
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def plain_host(root: Path) -> Host:
     """joe (with -foo, -list-default) and ann (with -default), alias with postmaster; example.org is local."""
     host = Host(root)
     for name in ("control", "users", "home"):
-        host.folder(name)
+        host.directory(name)
     host.control("me", "mx.example.org\n")
     host.control("locals", "example.org\n")
     host.control("virtualdomains", "v.example:joe\n.w.example:ann\nnot.w.example:\n")
-    host.folder("alias", uid=ALIAS_UID, gid=NOFILES)
+    host.directory("alias", uid=ALIAS_UID, gid=NOFILES)
     host.file("alias/.qmail-postmaster", uid=ALIAS_UID, gid=NOFILES)
     host.user("joe", 5001, ".qmail-foo", ".qmail-list-default")
     host.user("ann", 5002, ".qmail-default")
@@ -162,14 +162,14 @@ def as_bytes(text: str) -> bytes:
 
 
 def materialise(system: Mapping[str, Any], root: Path) -> Host:
-    """Writes a system of the qmail corpus below `root`, an empty folder that everybody can reach."""
+    """Writes a system of the qmail corpus below `root`, an empty directory that everybody can reach."""
     host = Host(root)
 
     def placed(text: str) -> bytes:
         return as_bytes(text.replace("{root}", str(root)))
 
     for name in ("control", "users", "home"):
-        host.folder(name)
+        host.directory(name)
     for name, text in system["control"].items():
         host.control(name, placed(text))
     if system["assign"] is not None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hosts import CORPUS, as_bytes, load
 
 from cvm_qmail.answer import Recipient
-from cvm_qmail.lookups import Challenge, Password, Proof
+from cvm_qmail.plugin import Challenge, Password, Proof
 from cvm_vpopmail.accounts import Account
 from cvm_vpopmail.rules import limits, login
 from cvm_vpopmail.vpasswd import parse
@@ -37,7 +37,7 @@ class System(NamedTuple):
     """A vpopmail as dicts."""
 
     domains: dict[bytes, str]
-    """Folders by name."""
+    """Directories by name."""
     accounts: dict[tuple[str, bytes], Account]
     limits: dict[str, limits.Limits]
     default_limits: limits.Limits | None
@@ -49,11 +49,11 @@ class System(NamedTuple):
         user, name = login.address(Recipient(case.login, None))
         if not login.valid(user, name):
             return "invalid"
-        folder = self.domains.get(name or (self.default_domain if case.domain is None else case.domain))
-        account = self.accounts.get((folder or "", user))
-        if account is None or not account.secret.proves(case.proof, case.service):
+        directory = self.domains.get(name or (self.default_domain if case.domain is None else case.domain))
+        account = self.accounts.get((directory or "", user))
+        if account is None or not account.secret.verify(case.proof, case.service):
             return "wrong"
-        more = login.limit_flags(account.flags, self.limits.get(folder or "", self.default_limits))
+        more = login.limit_flags(account.flags, self.limits.get(directory or "", self.default_limits))
         return "forbidden" if login.forbidden(case.service, account.flags | more) else "ok"
 
 
@@ -86,10 +86,10 @@ def _domains(data: Mapping[str, Any]) -> Iterator[tuple[bytes, str]]:
 def _accounts(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, bytes], Account]]:
     for file in data["files"]:
         if file["path"].endswith("/vpasswd.cdb"):
-            folder = file["path"].removesuffix("/vpasswd.cdb")
+            directory = file["path"].removesuffix("/vpasswd.cdb")
             for name, value in file["records"]:
                 account = parse(as_bytes(name), as_bytes(value), clear=data["build"]["clear_passwd"])
-                yield (folder, account.name), account
+                yield (directory, account.name), account
 
 
 def _case(case: Mapping[str, Any]) -> Case:

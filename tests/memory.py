@@ -1,8 +1,8 @@
-"""Hosts in memory: what `lookups.qmail` asks of `Tables`, answered from dicts.
+"""Hosts in memory: what `qmail.qmail` asks of `Tables`, answered from dicts.
 
     Memory(controls(locals_=b"example.org\\n"), accounts={...}, homes={b"/home/joe": Home(0o755, {...})})
 
-`Tree` is a file system of plain files and folders, judged by owner and mode bits, for systems of the corpus.
+`Tree` is a file system of plain files and directories, judged by owner and mode bits, for systems of the corpus.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ from typing import Any, NamedTuple, cast
 
 from hosts import _cdb, as_bytes
 
-from cvm_qmail import wire
 from cvm_qmail.answer import Answer, Recipient, Table, Unavailable
-from cvm_qmail.lookups import Module, Plugin, Program, asking, qmail
-from cvm_qmail.responder import Event, Respond, responder
+from cvm_qmail.pipeline import Respond
+from cvm_qmail.plugin import Lookup, Module, Plugin, Program
+from cvm_qmail.protocols.cvm import packets
+from cvm_qmail.protocols.cvm.responder import Exchange, responder
+from cvm_qmail.qmail import qmail
 from cvm_qmail.rules.domains import Controls
 from cvm_qmail.rules.dotqmail import DotQmail, Home
 from cvm_qmail.rules.users import Account
+from cvm_qmail.service.events import Event
+from cvm_qmail.service.service import service
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
 from cvm_qmail.tables.cdb import Database
 from cvm_qmail.tables.control import parse
+from cvm_qmail.tables.dependencies import Request
+from cvm_qmail.tables.door import Tables
 from cvm_qmail.tables.rights import Rights
 
 ROOT = b"/host"
@@ -54,14 +59,18 @@ class Memory:
         self._owners = owners or {account.home: account.uid for account in accounts.values()}
         self._homes = homes or {}
 
-    def begin(self) -> None:
-        """Nothing is remembered from one request to the next."""
+    def request(self, *, cacheable: bool = True) -> Request:  # noqa: ARG002  as `Tables`
+        """Nothing here is watched, so nothing can be cached."""
+        return Request(0.0, int, cacheable=False)
 
-    def evidence(self) -> None:
-        """Nothing here is vouched for, so no answer is kept."""
+    @property
+    def current(self) -> Request:
+        """The current request."""
+        return self.request()
 
-    def doubt(self) -> None:
-        """See `evidence`."""
+    def traced(self, _: str, table: Table[Any, Any]) -> Table[Any, Any]:
+        """Nobody traces."""
+        return table
 
     def controls(self) -> Controls:
         return said(self._controls)
@@ -82,7 +91,7 @@ class Memory:
 
 
 def said(value: Any) -> Any:
-    """The value, or the trouble raised."""
+    """The value, or the error raised."""
     if isinstance(value, Unavailable):
         raise value
     return value
@@ -142,28 +151,35 @@ def ask(memory: Memory, address: str, programs: tuple[Program, ...] = (), **vari
     return module(memory, programs, **variables).lookup(recipient)
 
 
-def responding(to: Module | Callable[..., Answer], events: list[Event], secret: bytes | None = b"") -> Respond:
-    """A responder over a module, or over a function in its place; what it reports is added to `events`."""
-    return responder(
-        asking(to, secret) if isinstance(to, Module) else to,
-        secret=secret,
-        report=events.append,
-        clock=lambda: 0.0,
-        unforeseen=lambda: "unforeseen",
-    )
+def responding(to: Module | Lookup, events: list[Event], secret: bytes | None = b"") -> Respond:
+    """A responder over a module, or over a lookup alone; its events are added to `events`."""
+    served = to if isinstance(to, Module) else Module(to)
+    return recording(responder(service(served, looks_up=secret is not None), secret), events)
+
+
+def recording(exchange: Callable[[bytes, float], Exchange], events: list[Event]) -> Respond:
+    """A responder alone, without cache and sinks, whose events are added to `events`."""
+
+    def respond(packet: bytes) -> bytes:
+        response, event, _ = exchange(packet, 0.0)
+        if event is not None:
+            events.append(event)
+        return response
+
+    return respond
 
 
 def request(version: int = 2, nonce: bytes = b"", **credentials: bytes) -> bytes:
     """A request of credentials by name."""
-    given = {wire.Credential[name.upper()]: value for name, value in credentials.items()}
-    return wire.pack_request(wire.Request(version, nonce, given))
+    given = {packets.Credential[name.upper()]: value for name, value in credentials.items()}
+    return packets.pack_request(packets.Request(version, nonce, given))
 
 
 # -- the corpus ---------------------------------------------------------------------------------------
 
 
 class Node(NamedTuple):
-    """A plain file, or a folder (content None)."""
+    """A plain file, or a directory (content None)."""
 
     mode: int
     uid: int
@@ -179,13 +195,13 @@ TOP = Node(0o755, 0, 0, None)
 
 
 class Tree:
-    """Plain files and folders."""
+    """Plain files and directories."""
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, Node] = {}
 
     def add(self, path: bytes, node: Node) -> None:
-        """Adds a node, and plain folders above it."""
+        """Adds a node, and plain directories above it."""
         above = path
         while (above := above.rpartition(b"/")[0]) and above not in self.nodes:
             self.nodes[above] = TOP
@@ -241,7 +257,7 @@ QMAILP = Rights(5093, 5099)
 
 
 def from_corpus(system: Mapping[str, Any]) -> Memory:
-    """A system of the corpus.  It must hold nothing but plain files and folders, and none of these as controls."""
+    """A system of the corpus.  It must hold nothing but plain files and directories, and none of these as controls."""
 
     def placed(text: str) -> bytes:
         return as_bytes(text.replace("{root}", ROOT.decode()))
@@ -260,8 +276,8 @@ def from_corpus(system: Mapping[str, Any]) -> Memory:
     found: Controls | Unavailable
     try:
         found = parse(*files)
-    except Unavailable as trouble:
-        found = trouble
+    except Unavailable as error:
+        found = error
     return Memory(
         found,
         cdb=_database(system["cdb"], placed),

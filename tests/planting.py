@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from hosts import ALIAS_UID, NOFILES, Host, plain_host
 
+from cvm_qmail.cvmctl.lint.command import findings
+from cvm_qmail.cvmctl.lint.context import Finding
+from cvm_qmail.cvmctl.lint.kinds import all_kinds
 from cvm_qmail.settings import Settings
-from cvm_qmail.tool.lint import findings
-from cvm_qmail.tool.mistakes import Finding
 
 ASSIGN = ("=ann:ann:5002:5002:{root}/home/ann:::", "+joe-:joe:5001:5001:{root}/home/joe:-::")
 
@@ -30,12 +29,14 @@ class Mistake(NamedTuple):
     """What it brings along."""
 
 
-def make_sound(folder: Path) -> Host:
+def make_sound(directory: Path) -> Host:
     """A host without a mistake."""
-    host = plain_host(folder)
+    host = plain_host(directory)
     host.control("rcpthosts", "example.org\nv.example\n.w.example\nnot.w.example\n")
     host.file("home/joe/.qmail-both", "# both\n./Maildir/\n&ann@example.org\nfriend@elsewhere.example\n", uid=5001)
-    host.file("home/joe/.qmail-folder:x", "|forward ann\n|/bin/x nobody@example.org\n", uid=5001)
+    host.directory("bin")
+    host.file("bin/forward", mode=0o755)
+    host.file("home/joe/.qmail-directory:x", "|forward ann\n|/bin/true nobody@example.org\n", uid=5001)
     return host
 
 
@@ -50,10 +51,10 @@ def control(name: str, text: str) -> Callable[[Host], object]:
     return lambda host: host.control(name, text)
 
 
-def folder(path: str) -> Callable[[Host], object]:
+def directory(path: str) -> Callable[[Host], object]:
     def plant(host: Host) -> None:
         (host.root / path).unlink()
-        host.folder(path)
+        host.directory(path)
 
     return plant
 
@@ -71,9 +72,10 @@ def assigned(*lines: str, **how: Any) -> Callable[[Host], object]:
 
 
 def found(host: Host) -> list[Finding]:
-    """What lint finds; nothing that could not be told."""
+    """What lint finds; nothing that could not be determined."""
     made, unknown = findings(Settings.from_environment(host.environment))
     assert not unknown
+    assert {finding.kind for finding in made} <= all_kinds().keys()
     return made
 
 
@@ -83,11 +85,3 @@ def is_found(host: Host, mistake: Mistake) -> None:
     made = [(finding.kind, finding.file, finding.line) for finding in found(host)]
     assert (mistake.kind, f"{host.root}/{mistake.file}".encode(), mistake.line) in made
     assert {kind for kind, _, _ in made} - {mistake.kind} == set(mistake.along)
-
-
-def kinds(*modules: ModuleType) -> set[str]:
-    """The kinds of mistakes that are named where these modules make findings."""
-    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in modules]
-    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    words = [word for call in calls if ast.unparse(call.func) == "Finding" for word in ast.walk(call.args[0])]
-    return {word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)}

@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from hosts import a_folder
+from hosts import temporary_directory
 
-from cvm_qmail import client, wire
-from cvm_qmail.wire import Credential
+from cvm_qmail.protocols.cvm import client, packets
+from cvm_qmail.protocols.cvm.packets import Credential
 
 T = TypeVar("T")
 
 CVM_QMAIL = Path(sys.executable).with_name("cvm-qmail")
 PLUGINS = os.pathsep.join(filter(None, [str(Path(__file__).parent / "plugins"), os.environ.get("PYTHONPATH")]))
-"""For PYTHONPATH: a plug-in whose look-ups hang, wait or die, see plugins/misbehaving.py."""
+"""For PYTHONPATH: a plug-in whose lookups hang, wait or die, see plugins/misbehaving.py."""
 
 AN_HOUR = "3600000"
 """As a time-out: never."""
 
-PATIENCE = 20.0
-"""Seconds after which a condition is not going to come true."""
+SERVICE = 5077, 5078
+"""Uid and gid of the service's own user."""
+
+_CAPABILITIES = "-all,+setuid,+setgid,+dac_read_search"
+AS_SERVICE = (
+    *("setpriv", f"--reuid={SERVICE[0]}", f"--regid={SERVICE[1]}", "--clear-groups", "--no-new-privs"),
+    *(f"--{kind}={_CAPABILITIES}" for kind in ("inh-caps", "ambient-caps", "bounding-set")),
+)
+"""Becomes that user, as the services in contrib do."""
+
+WHOLE = os.environ.get("CORPUS") == "whole"
+"""Whether what is checked on some hosts of a corpus is checked on all of them."""
+
+
+def some(systems: Sequence[T], every: int, first: int = 0) -> Sequence[T]:
+    """One of so many hosts of a corpus, from the `first` one on; all of them with CORPUS=whole.
+
+    For another way to the same answers.  Each way has a sample of its own.
+    """
+    return systems if WHOLE else systems[first::every]
+
+
+PATIENCE = 60.0
+"""Seconds after which a condition is not going to come true, on a machine that has much else to do, too."""
 
 
 def until(condition: Callable[[], T], what: str = "") -> T:
@@ -61,7 +84,7 @@ class Server(NamedTuple):
     def path(self) -> Path:
         return Path(self.module.removeprefix("cvm-local:"))
 
-    def ask(self, account: str | bytes, domain: str | bytes | None = "example.org", **how: Any) -> wire.Response:
+    def ask(self, account: str | bytes, domain: str | bytes | None = "example.org", **how: Any) -> packets.Response:
         """What the server says of an address."""
         domain = domain.encode("latin-1") if isinstance(domain, str) else domain
         account = account.encode("latin-1") if isinstance(account, str) else account
@@ -102,7 +125,7 @@ def request(account: str, domain: str | None = "example.org", nonce: bytes = b""
     credentials = {Credential.ACCOUNT: account.encode("latin-1")}
     if domain is not None:
         credentials[Credential.DOMAIN] = domain.encode("latin-1")
-    return wire.pack_request(wire.Request(2, nonce, credentials))
+    return packets.pack_request(packets.Request(2, nonce, credentials))
 
 
 def rest(connection: socket.socket) -> bytes:
@@ -152,11 +175,13 @@ def alive(pid: int) -> bool:
         return False
 
 
-def free_port() -> int:
-    """A UDP port that nobody uses."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(kind: int = socket.SOCK_STREAM) -> int:
+    """A port of this host that nobody uses, and that the kernel gives to no outgoing connection meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket(socket.AF_INET, kind) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def environment(host: Served | None, more: Mapping[str, str | None]) -> dict[str, str]:
@@ -174,17 +199,22 @@ def serving(
     scheme: str = "cvm-local",
     path: Path | None = None,
     wait: bool = True,
+    as_service: bool = False,
     **more: str | None,
 ) -> Iterator[Server]:
     """A server of `host`; keyword arguments in capitals are environment variables.
 
-    `wrapper`: a program and its arguments that become the server, like setpriv.
+    `wrapper`: a program and its arguments that become the server, like setpriv.  `as_service`: it runs as the
+    service's own user, and not without its sandbox.
     """
-    with a_folder() as folder:
+    with temporary_directory() as directory:
+        if as_service:
+            os.chown(directory, *SERVICE)
+            wrapper, more = AS_SERVICE, {"CVM_SANDBOX": "required", **more}
         module = (
-            f"{scheme}:{path or folder / 'socket'}" if scheme == "cvm-local" else f"{scheme}:127.0.0.1:{free_port()}"
+            f"{scheme}:{path or directory / 'socket'}" if scheme == "cvm-local" else f"{scheme}:127.0.0.1:{free_port()}"
         )
-        log, errors = folder / "log", folder / "errors"
+        log, errors = directory / "log", directory / "errors"
         with log.open("wb") as out, errors.open("wb") as err:
             process = subprocess.Popen(
                 [*wrapper, program, *arguments, module], env=environment(host, more), stdout=out, stderr=err

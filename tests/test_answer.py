@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cvm_qmail import answer, wire
-from cvm_qmail.answer import Recipient, Unavailable, Verdict
+from cvm_qmail.answer import Kind, Recipient, Unavailable, Verdict
 
 
 @pytest.mark.parametrize(
@@ -22,16 +21,19 @@ def test_an_address_is_written_as_a_person_writes_it(recipient: Recipient, addre
     assert recipient.address == address
 
 
-def test_a_trouble_is_input_or_output_unless_it_says_otherwise() -> None:
-    assert answer.IO == wire.Code.IO
-    assert Unavailable("why").code == wire.Code.IO
-    assert Unavailable("why", code=wire.Code.CONFIG).code == wire.Code.CONFIG
+def test_a_failure_is_temporary_unless_it_says_otherwise() -> None:
+    assert Unavailable("why").kind is Kind.TEMPORARY
+    assert Unavailable("why", kind=Kind.MISCONFIGURED).kind is Kind.MISCONFIGURED
 
 
-def test_a_trouble_says_what_and_where() -> None:
-    trouble = Unavailable("why", "in words", b"/where")
-    assert (trouble.reason, trouble.detail, trouble.where, trouble.user) == ("why", "in words", b"/where", b"")
-    assert "why" in str(trouble)
+def test_outcomes_have_words() -> None:
+    assert [verdict.word for verdict in Verdict] == ["accepted", "rejected", "out of scope"]
+
+
+def test_a_failure_says_what_and_where() -> None:
+    error = Unavailable("why", "in words", b"/where")
+    assert (error.reason, error.detail, error.where, error.user) == ("why", "in words", b"/where", b"")
+    assert "why" in str(error)
 
 
 def test_three_verdicts_are_three() -> None:

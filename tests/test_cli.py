@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hosts import Host, a_folder
+from hosts import Host, temporary_directory
 from serving import CVM_QMAIL, PATIENCE, environment, free_port, request, run, serving, until
 
 from cvm_qmail import __version__, cli
-from cvm_qmail.settings import VARIABLES
+from cvm_qmail.settings import SETTINGS
 
 pytestmark = pytest.mark.root
 
@@ -84,6 +84,9 @@ MALFORMED = [
     ("CVM_SHADOW", "cvm-local:", "cvm-local:PATH, cvm-udp:HOST:PORT or cvm-command:PROGRAM"),
     ("CVM_SHADOW", "cvm-udp:nowhere", "cvm-udp:HOST:PORT"),
     ("CVM_DRY_RUN", "yes", "one of 0, 1"),
+    ("CVM_QMAIL_BRANCH", "yes", "one of 0, 1"),
+    ("CVM_QMAIL_FOLLOW", "yes", "one of 0, 1"),
+    ("CVM_SANDBOX", "on", "one of auto, required, off"),
 ]
 
 
@@ -91,13 +94,13 @@ MALFORMED = [
 def test_a_malformed_setting_is_named_with_what_was_found_and_expected(
     host: Host, name: str, value: str, expected: str
 ) -> None:
-    with a_folder() as folder:
-        done = run(f"cvm-local:{folder}/s", host=host, **{name: value})
+    with temporary_directory() as directory:
+        done = run(f"cvm-local:{directory}/s", host=host, **{name: value})
         assert done.returncode == 100
         assert name in done.stderr.decode()
         assert repr(value) in done.stderr.decode()
         assert expected in done.stderr.decode()
-        assert os.listdir(folder) == []
+        assert os.listdir(directory) == []
 
 
 def test_a_malformed_setting_stops_the_other_ways_to_run_too(host: Host) -> None:
@@ -105,7 +108,9 @@ def test_a_malformed_setting_stops_the_other_ways_to_run_too(host: Host) -> None
     assert run(f"cvm-udp:127.0.0.1:{free_port()}", host=host, CVM_QMAIL_MASK="x").returncode == 100
 
 
-@pytest.mark.parametrize("name", [v.name for v in VARIABLES if v.name not in ("QMAIL_ROOT", "NSS_WRAPPER_PASSWD")])
+@pytest.mark.parametrize(
+    "name", [v.name for v in SETTINGS.values() if v.name not in ("QMAIL_ROOT", "NSS_WRAPPER_PASSWD")]
+)
 def test_an_empty_setting_is_no_mistake(host: Host, name: str) -> None:
     with serving(host, **{name: ""}) as server:
         assert server.ask("joe").code == 0
@@ -113,8 +118,8 @@ def test_an_empty_setting_is_no_mistake(host: Host, name: str) -> None:
 
 def test_every_variable_that_can_be_malformed_is_tried() -> None:
     free = {"CVM_LOOKUP_SECRET", "CVM_QMAIL_ASSUME_LOCAL", "CVM_QMAIL_MISSINGDOMAIN", "CVM_QMAIL_MISSINGUSER"}
-    free |= {"CVM_QMAIL_LOOKASIDE", "CVM_QMAIL_CHECK_PERMS", "NSS_WRAPPER_PASSWD"}
-    assert {name for name, _, _ in MALFORMED} | free >= {v.name for v in VARIABLES}
+    free |= {"CVM_QMAIL_LOOKASIDE", "CVM_QMAIL_CHECK_PERMS", "CVM_STATS", "NSS_WRAPPER_PASSWD"}
+    assert {name for name, _, _ in MALFORMED} | free >= {v.name for v in SETTINGS.values()}
 
 
 # -- what an administrator hears at start -------------------------------------------------------------
@@ -123,7 +128,14 @@ def test_every_variable_that_can_be_malformed_is_tried() -> None:
 def test_a_host_that_is_in_order_gets_no_warning(host: Host) -> None:
     with serving(host) as server:
         until(lambda: len(server.workers()) == 2, "the child that gives advice is gone")
-        assert server.errors.read_text() == ""
+        lines = server.errors.read_text().splitlines()
+        assert [line for line in lines if "running as root" not in line] == []
+
+
+@pytest.mark.root
+def test_root_hears_that_it_need_not_be(host: Host) -> None:
+    with serving(host) as server:
+        assert "CAP_SETUID, CAP_SETGID and CAP_DAC_READ_SEARCH is enough" in server.warned("running as root: ")
 
 
 def test_an_unset_secret_is_warned_of(host: Host) -> None:
@@ -135,8 +147,8 @@ def test_an_unset_secret_is_warned_of(host: Host) -> None:
 
 def test_listening_beyond_this_host_without_a_secret_is_warned_of(host: Host) -> None:
     for secret, warned in ((None, True), ("", True), ("s", False)):
-        with a_folder() as folder:
-            errors = folder / "errors"
+        with temporary_directory() as directory:
+            errors = directory / "errors"
             with errors.open("wb") as err:
                 process = subprocess.Popen(
                     [CVM_QMAIL, f"cvm-udp:0.0.0.0:{free_port()}"],
@@ -149,21 +161,21 @@ def test_listening_beyond_this_host_without_a_secret_is_warned_of(host: Host) ->
                 assert process.stdout.readline() == b"Starting.\n"
                 process.terminate()
                 assert process.wait(PATIENCE) == 0
-            assert ("beyond this host, without a secret" in errors.read_text()) == warned
+            assert ("reachable from other hosts, without a secret" in errors.read_text()) == warned
 
 
-def test_a_missing_control_folder_is_said_and_the_server_recovers(host: Host) -> None:
+def test_a_missing_control_directory_is_said_and_the_server_recovers(host: Host) -> None:
     (host.root / "control").rename(host.root / "elsewhere")
     with serving(host) as server:
-        assert f"{host.root} has no folder control" in server.warned("warning: QMAIL_ROOT")
+        assert f"{host.root} has no directory control" in server.warned("warning: QMAIL_ROOT")
         assert server.ask("joe").code == 4
         (host.root / "elsewhere").rename(host.root / "control")
         assert server.ask("joe").code == 0
 
 
 def test_an_empty_qmail_root_is_said_and_answered_4(host: Host) -> None:
-    with a_folder() as empty, serving(host, QMAIL_ROOT=str(empty)) as server:
-        server.warned("has no folder control: every address is answered 4")
+    with temporary_directory() as empty, serving(host, QMAIL_ROOT=str(empty)) as server:
+        server.warned("has no directory control: every address is a temporary failure")
         assert server.ask("joe").code == 4
 
 
@@ -193,21 +205,21 @@ def test_a_missing_password_file_is_said(host: Host) -> None:
 
 
 def test_a_closed_standard_output_stops_nobody(host: Host) -> None:
-    with a_folder() as folder:
+    with temporary_directory() as directory:
         script = 'exec "$0" "$@" >&-'
         process = subprocess.Popen(
-            ["/bin/sh", "-c", script, CVM_QMAIL, f"cvm-local:{folder}/s"],
+            ["/bin/sh", "-c", script, CVM_QMAIL, f"cvm-local:{directory}/s"],
             env=environment(host, {}),
             stderr=subprocess.PIPE,
         )
         assert process.stderr is not None
         with process, process.stderr:
-            until(lambda: process.poll() is not None or (folder / "s").exists(), "the server starts")
+            until(lambda: process.poll() is not None or (directory / "s").exists(), "the server starts")
             try:
                 assert process.poll() is None, process.stderr.read()
-                from cvm_qmail import client
+                from cvm_qmail.protocols.cvm import client
 
-                assert client.ask(f"cvm-local:{folder}/s", b"joe", b"example.org").code == 0
+                assert client.ask(f"cvm-local:{directory}/s", b"joe", b"example.org").code == 0
             finally:
                 process.terminate()
             assert process.wait(PATIENCE) == 0
@@ -216,13 +228,13 @@ def test_a_closed_standard_output_stops_nobody(host: Host) -> None:
 def test_command_mode_imports_no_more_than_it_needs() -> None:
     """Start-up counts there: no server, no subprocess, no json, no socket servers."""
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, cvm_qmail.lookups, cvm_qmail.transports.command; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, cvm_qmail.qmail, cvm_qmail.transports.stdio; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
         env=environment(None, {}),
     ).stdout.split()
-    assert not {"cvm_qmail.serve", "json", "subprocess", "logging", "asyncio", "pathlib"} & set(loaded)
+    assert not {"cvm_qmail.server.supervisor", "json", "subprocess", "logging", "asyncio", "pathlib"} & set(loaded)
 
 
 def test_usage_names_every_scheme() -> None:

@@ -1,6 +1,6 @@
 """The golden corpus through the rules with plain dicts: no file is opened, nobody's rights are taken.
 
-A system that is about files themselves (links, pipes, a folder where a control file should be) is
+A system that is about files themselves (links, pipes, a directory where a control file should be) is
 skipped here, with its reason; the real tree has them all, see test_corpus.py.
 """
 
@@ -15,7 +15,7 @@ from hosts import Host, as_bytes, load, systems
 from memory import ROOT, from_corpus, module, request, responding
 from test_corpus import expected_facts, verdict
 
-from cvm_qmail import wire
+from cvm_qmail.protocols.cvm import packets
 
 SYSTEMS = systems("qmail")
 NEED_FILES = 15
@@ -40,7 +40,7 @@ def odd_answers(system: Mapping[str, Any]) -> list[str]:
         given = {"account": as_bytes(case["local"])}
         if case["domain"] is not None:
             given["domain"] = as_bytes(case["domain"])
-        response = wire.parse_response(respond(request(**given)))
+        response = packets.parse_response(respond(request(**given)))
         said, facts = verdict(response), dict(response.facts)
         address = f"{case['local']!r} at {case['domain']!r}"
         if said != case["expect"]:

@@ -22,12 +22,12 @@ def test_what_is_found_is_what_importlib_finds(group: str) -> None:
 
 
 def test_the_modules_of_this_distribution_load() -> None:
-    from cvm_qmail import lookups
-    from cvm_vpopmail import lookup
+    from cvm_qmail import qmail
+    from cvm_vpopmail import module
 
     modules = installed("cvm_qmail.modules")
-    assert modules["cvm-qmail"]() is lookups.qmail
-    assert modules["cvm-vpopmail"]() is lookup.module
+    assert modules["cvm-qmail"]() is qmail.qmail
+    assert modules["cvm-vpopmail"]() is module.module
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_a_line_of_entry_points_txt(line: str, expected: tuple[str, str, str] | 
 
 
 def test_the_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder, target in (("one", "string:digits"), ("two", "string:punctuation")):
-        info = tmp_path / folder / "thing-1.dist-info"
+    for directory, target in (("one", "string:digits"), ("two", "string:punctuation")):
+        info = tmp_path / directory / "thing-1.dist-info"
         info.mkdir(parents=True)
         (info / "entry_points.txt").write_text(f"[cvm_qmail.test]\nthing = {target}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "missing"), str(tmp_path / "one"), str(tmp_path / "two")])

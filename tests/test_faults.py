@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hosts import Host, a_folder, assign_records, cdb_bytes
+from hosts import Host, assign_records, cdb_bytes, temporary_directory
 from serving import (
     AN_HOUR,
     CVM_QMAIL,
@@ -29,18 +29,18 @@ from serving import (
     until,
 )
 
-from cvm_qmail import client
+from cvm_qmail.protocols.cvm import client
 
 pytestmark = pytest.mark.root
 
-YES, NO, TROUBLE = 0, 100, 4
+YES, NO, TEMPORARY = 0, 100, 4
 CONTROLS = ("me", "envnoathost", "locals", "percenthack", "virtualdomains")
 
 
 # -- control files ------------------------------------------------------------------------------------
 
 
-def folder(path: Path) -> None:
+def directory(path: Path) -> None:
     path.unlink(missing_ok=True)
     path.mkdir()
 
@@ -60,7 +60,7 @@ def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("spoil", [folder, loop, refused])
+@pytest.mark.parametrize("spoil", [directory, loop, refused])
 @pytest.mark.parametrize("name", CONTROLS)
 def test_an_unreadable_control_file_is_temporary_for_every_address(
     server: Server, host: Host, name: str, spoil: Callable[[Path], None]
@@ -72,7 +72,7 @@ def test_an_unreadable_control_file_is_temporary_for_every_address(
         ("x", "elsewhere.example"),
         ("joe", None),
     ):
-        assert server.ask(account, domain).code == TROUBLE
+        assert server.ask(account, domain).code == TEMPORARY
     assert f" control {host.root}/control/{name} " in server.logged("? nobody@example.org")
 
 
@@ -82,10 +82,10 @@ def test_a_control_file_that_is_a_fifo_hangs_nobody_and_is_empty_as_for_qmail(ho
         assert server.ask("joe").code == NO
 
 
-def test_a_trouble_of_the_control_files_goes_away_with_its_cause(server: Server, host: Host) -> None:
+def test_an_error_of_the_control_files_goes_away_with_its_cause(server: Server, host: Host) -> None:
     for _ in range(20):
         (host.root / "control").rename(host.root / "gone")
-        assert server.ask("joe").code == TROUBLE
+        assert server.ask("joe").code == TEMPORARY
         (host.root / "gone").rename(host.root / "control")
         assert server.ask("joe").code == YES
 
@@ -115,7 +115,7 @@ def replace(host: Host, name: str, *versions: str | bytes) -> None:
 
 
 def test_a_control_file_that_vanishes_and_returns_is_never_half_known(server: Server, host: Host) -> None:
-    """Without locals `me` counts: another domain, never a mixture, and never a trouble."""
+    """Without locals `me` counts: another domain, never a mixture, and never an error."""
     host.control("me", "example.org\n")
 
     def vanishes() -> None:
@@ -132,7 +132,7 @@ def test_a_control_file_that_is_always_being_written_is_never_taken_for_somethin
     """Replaced by rename, as it should be: both versions name the domain asked for."""
     texts = "example.org\n", "".join(f"{n}.example\n" for n in range(2000)) + "example.org\n"
     with again_and_again(lambda: replace(host, "control/locals", *texts)):
-        assert {server.ask("joe").code for _ in range(300)} <= {YES, TROUBLE}
+        assert {server.ask("joe").code for _ in range(300)} <= {YES, TEMPORARY}
     assert server.ask("joe").code == YES
 
 
@@ -152,7 +152,7 @@ def test_a_cdb_that_is_replaced_all_the_time_is_always_one_or_the_other(
     versions = cdb(host, entries), cdb(host, entries + 7)
     host.file("users/cdb", versions[0])
     with again_and_again(lambda: replace(host, "users/cdb", *versions)):
-        assert {server.ask("joe").code for _ in range(300)} <= {YES, TROUBLE}
+        assert {server.ask("joe").code for _ in range(300)} <= {YES, TEMPORARY}
     assert server.ask("joe").code == YES
 
 
@@ -163,18 +163,18 @@ def test_a_cdb_that_is_cut_short_in_place_kills_nobody(server: Server, host: Hos
     assert server.ask("joe").code == YES
     for size in (len(whole) // 2, 2048, 100, 1):
         os.truncate(path, size)
-        assert server.ask("nobody").code == TROUBLE
+        assert server.ask("nobody").code == TEMPORARY
     os.truncate(path, 0)
-    assert server.ask("joe").code == TROUBLE
+    assert server.ask("joe").code == TEMPORARY
     host.file("users/cdb", whole)
     assert server.ask("joe").code == YES
     assert "ended with" not in server.log.read_text()
 
 
-def test_a_cdb_that_is_a_folder_or_a_loop_is_temporary(server: Server, host: Host) -> None:
-    for spoil in (folder, loop):
+def test_a_cdb_that_is_a_directory_or_a_loop_is_temporary(server: Server, host: Host) -> None:
+    for spoil in (directory, loop):
         spoil(host.root / "users/cdb")
-        assert server.ask("joe").code == TROUBLE
+        assert server.ask("joe").code == TEMPORARY
         path = host.root / "users/cdb"
         path.unlink() if path.is_symlink() else path.rmdir()
     assert server.ask("joe").code == YES
@@ -210,7 +210,7 @@ def test_a_home_that_its_user_cannot_enter_is_temporary(
     assert server.ask("joe-foo").code == YES
     spoil(host.root / "home/joe")
     for account in ("joe", "joe-foo", "joe-nothing"):
-        assert server.ask(account).code == TROUBLE
+        assert server.ask(account).code == TEMPORARY
     assert server.ask("ann-x").code == YES
 
 
@@ -235,14 +235,14 @@ def test_without_descriptors_the_server_stays_up_and_recovers(host: Host) -> Non
 # -- the log ------------------------------------------------------------------------------------------
 
 
-def with_log(host: Host, folder: Path, stdout: int, **more: str) -> subprocess.Popen[bytes]:
+def with_log(host: Host, directory: Path, stdout: int, **more: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [CVM_QMAIL, f"cvm-local:{folder}/s"],
+        [CVM_QMAIL, f"cvm-local:{directory}/s"],
         env=environment(host, {"CVM_WORKERS": "1", **more}),
         stdout=stdout,
         stderr=subprocess.DEVNULL,
     )
-    until(lambda: process.poll() is not None or (folder / "s").exists(), "the server starts")
+    until(lambda: process.poll() is not None or (directory / "s").exists(), "the server starts")
     return process
 
 
@@ -250,10 +250,10 @@ def with_log(host: Host, folder: Path, stdout: int, **more: str) -> subprocess.P
 def test_a_log_that_nobody_reads_stops_nobody_and_lost_lines_are_counted(host: Host, form: str) -> None:
     readable, writable = os.pipe()
     os.set_blocking(readable, False)
-    with a_folder() as folder:
-        process = with_log(host, folder, writable, CVM_LOG=form)
+    with temporary_directory() as directory:
+        process = with_log(host, directory, writable, CVM_LOG=form)
         os.close(writable)
-        module = f"cvm-local:{folder}/s"
+        module = f"cvm-local:{directory}/s"
         try:
             asked = 0
             account = b"x" * 200
@@ -292,12 +292,12 @@ def test_a_log_that_nobody_reads_stops_nobody_and_lost_lines_are_counted(host: H
 
 def test_a_log_whose_reader_is_gone_stops_nobody(host: Host) -> None:
     readable, writable = os.pipe()
-    with a_folder() as folder:
-        process = with_log(host, folder, writable)
+    with temporary_directory() as directory:
+        process = with_log(host, directory, writable)
         os.close(writable)
         os.close(readable)
         try:
-            module = f"cvm-local:{folder}/s"
+            module = f"cvm-local:{directory}/s"
             assert {client.ask(module, b"joe", b"example.org").code for _ in range(50)} == {YES}
         finally:
             process.terminate()
@@ -305,10 +305,10 @@ def test_a_log_whose_reader_is_gone_stops_nobody(host: Host) -> None:
 
 
 def test_a_full_disk_under_the_log_stops_nobody(host: Host) -> None:
-    with a_folder() as folder, Path("/dev/full").open("wb") as full:
-        process = with_log(host, folder, full.fileno())
+    with temporary_directory() as directory, Path("/dev/full").open("wb") as full:
+        process = with_log(host, directory, full.fileno())
         try:
-            module = f"cvm-local:{folder}/s"
+            module = f"cvm-local:{directory}/s"
             assert {client.ask(module, b"joe", b"example.org").code for _ in range(50)} == {YES}
         finally:
             process.terminate()
@@ -323,11 +323,11 @@ def test_lines_that_wait_when_a_worker_is_forked_are_written_once(host: Host) ->
             os.write(writable, b"." * 4096)
     except BlockingIOError:
         os.set_blocking(writable, True)
-    with a_folder() as folder:
-        process = with_log(host, folder, writable)
+    with temporary_directory() as directory:
+        process = with_log(host, directory, writable)
         os.close(writable)
         try:
-            module = f"cvm-local:{folder}/s"
+            module = f"cvm-local:{directory}/s"
             assert client.ask(module, b"joe", b"example.org").code == YES
             assert os.read(readable, 1 << 20).strip(b".") == b""
             assert client.ask(module, b"ann", b"example.org").code == YES
@@ -366,7 +366,7 @@ def test_clients_of_every_bad_kind_together_do_not_hold_up_the_good_ones(host: H
 def test_a_worker_with_little_memory_refuses_a_huge_control_file_and_goes_on(server: Server, host: Host) -> None:
     with host.control("virtualdomains", "").open("wb") as huge:
         huge.truncate(1 << 34)
-    assert server.ask("joe").code == TROUBLE
+    assert server.ask("joe").code == TEMPORARY
     host.control("virtualdomains", "")
     assert server.ask("joe").code == YES
     assert "ended with" not in server.log.read_text()
@@ -379,14 +379,14 @@ def test_a_worker_with_little_memory_refuses_a_huge_control_file_and_goes_on(ser
 def test_a_full_pipe_that_another_user_made_stops_nobody(host: Host) -> None:
     """As where root's runsv makes the pipe and chpst -u starts the server."""
     readable, writable = os.pipe()
-    with a_folder() as folder:
-        folder.chmod(0o777)
-        module = f"cvm-local:{folder}/socket"
+    with temporary_directory() as directory:
+        directory.chmod(0o777)
+        module = f"cvm-local:{directory}/socket"
         nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         server = subprocess.Popen([*nobody, CVM_QMAIL, module], env=environment(host, {}), stdout=writable)
         os.close(writable)
         try:
-            until(lambda: accepting(folder / "socket"), "it listens")
+            until(lambda: accepting(directory / "socket"), "it listens")
             for number in range(3000):
                 assert client.ask(module, b"j%d" % number, b"elsewhere.example", timeout=PATIENCE).code == NO
             server.terminate()
@@ -399,11 +399,11 @@ def test_a_full_pipe_that_another_user_made_stops_nobody(host: Host) -> None:
 
 def test_lines_that_waited_arrive_when_somebody_reads_again(host: Host) -> None:
     readable, writable = os.pipe()
-    with a_folder() as folder:
-        module = f"cvm-local:{folder}/socket"
+    with temporary_directory() as directory:
+        module = f"cvm-local:{directory}/socket"
         server = subprocess.Popen([CVM_QMAIL, module], env=environment(host, {"CVM_WORKERS": "1"}), stdout=writable)
         os.close(writable)
-        until(lambda: accepting(folder / "socket"), "it listens")
+        until(lambda: accepting(directory / "socket"), "it listens")
         for number in range(2500):
             client.ask(module, b"j%d" % number, b"elsewhere.example")
         seen = b""

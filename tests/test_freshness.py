@@ -17,24 +17,24 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hosts import ALIAS_UID, NOFILES, QMAIL_ACCOUNTS, Host, a_folder, assign_records, cdb_bytes, plain_host
-from serving import AN_HOUR, Server, finish, request, serving, until
+from hosts import ALIAS_UID, NOFILES, QMAIL_ACCOUNTS, Host, assign_records, cdb_bytes, plain_host, temporary_directory
+from serving import AN_HOUR, Server, finish, request, serving, some, until
 
-from cvm_qmail import wire
-from cvm_qmail.lookups import asking, qmail
-from cvm_qmail.recent import Recent
-from cvm_qmail.responder import Respond, responder
+from cvm_qmail.pipeline import Respond, make_responder
+from cvm_qmail.protocols.cvm import packets
+from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
+from cvm_qmail.tables.door import Tables
 from cvm_qmail.tables.identity import SETTLED
 
 pytestmark = pytest.mark.root
 
-YES, NO, TROUBLE = 0, 100, 4
+YES, NO, TEMPORARY = 0, 100, 4
 TURNS = 25
 
 Step = Callable[[Host], object]
@@ -86,8 +86,8 @@ def owner(path: str, uid: int) -> Step:
     return lambda host: os.chown(host.root / path, uid, uid)
 
 
-def folder(path: str, uid: int = 0, bits: int = 0o755) -> Step:
-    return lambda host: host.folder(path, mode=bits, uid=uid, gid=uid)
+def directory(path: str, uid: int = 0, bits: int = 0o755) -> Step:
+    return lambda host: host.directory(path, mode=bits, uid=uid, gid=uid)
 
 
 def written(path: str, data: str = "") -> Step:
@@ -95,8 +95,8 @@ def written(path: str, data: str = "") -> Step:
 
 
 def named_too(path: str, name: str) -> Step:
-    """A second name for a file, in a folder of its own."""
-    return steps(folder(os.path.dirname(name)), lambda host: os.link(host.root / path, host.root / name))
+    """A second name for a file, in a directory of its own."""
+    return steps(directory(os.path.dirname(name)), lambda host: os.link(host.root / path, host.root / name))
 
 
 def moved(path: str, to: str) -> Step:
@@ -207,7 +207,7 @@ def swap_roots(host: Host) -> None:
 def joe_elsewhere(host: Host) -> None:
     """joe is in users/cdb, and his home is not below the root."""
     home = host.root.with_name("joe")
-    host.folder(str(home), uid=5001, gid=5001)
+    host.directory(str(home), uid=5001, gid=5001)
     host.users(f"=joe:joe:5001:5001:{home}:::")
 
 
@@ -231,18 +231,18 @@ CHANGES = {
         "joe@example.org", YES, NO, removed("control/locals"), replaced("control/locals", "example.org\n")
     ),
     "locals refused to qmails": Change(
-        "joe@example.org", YES, TROUBLE, mode("control/locals", 0o600), mode("control/locals", 0o644)
+        "joe@example.org", YES, TEMPORARY, mode("control/locals", 0o600), mode("control/locals", 0o644)
     ),
     "locals refused to qmails by an access list": Change(
-        "joe@example.org", YES, TROUBLE, access("control/locals", "u:5096:-"), plain("control/locals")
+        "joe@example.org", YES, TEMPORARY, access("control/locals", "u:5096:-"), plain("control/locals")
     ),
     "control refused to qmails": Change(
-        "joe@example.org", YES, TROUBLE, mode("control", 0o700), mode("control", 0o755)
+        "joe@example.org", YES, TEMPORARY, mode("control", 0o700), mode("control", 0o755)
     ),
-    "the folder above control refused to qmails": Change(
+    "the directory above control refused to qmails": Change(
         "joe@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         mode("", 0o700),
         mode("", 0o755),
         joe_elsewhere,
@@ -261,7 +261,7 @@ CHANGES = {
         NO,
         rewritten("other/name", "example.net\n"),
         rewritten("other/name", "example.org\n"),
-        steps(folder("other"), written("other/name", "example.org\n"), linked("control/locals", "other/name")),
+        steps(directory("other"), written("other/name", "example.org\n"), linked("control/locals", "other/name")),
     ),
     "where a link named locals points": Change(
         "joe@example.org",
@@ -270,7 +270,7 @@ CHANGES = {
         linked("control/locals", "other/b"),
         linked("control/locals", "other/a"),
         steps(
-            folder("other"),
+            directory("other"),
             written("other/a", "example.org\n"),
             written("other/b", "x\n"),
             linked("control/locals", "other/a"),
@@ -282,7 +282,7 @@ CHANGES = {
         NO,
         moved("other/a", "other/b"),
         moved("other/b", "other/a"),
-        steps(folder("other"), written("other/a", "example.org\n"), linked("control/locals", "other/a")),
+        steps(directory("other"), written("other/a", "example.org\n"), linked("control/locals", "other/a")),
     ),
     "control swapped": Change(
         "joe@example.org",
@@ -305,7 +305,9 @@ CHANGES = {
             linked("control", "one"),
         ),
     ),
-    "the folder above control swapped": Change("postmaster@example.org", YES, NO, swap_roots, swap_roots, second_root),
+    "the directory above control swapped": Change(
+        "postmaster@example.org", YES, NO, swap_roots, swap_roots, second_root
+    ),
     "me replaced": Change(
         "joe@mx.example.org",
         YES,
@@ -317,7 +319,7 @@ CHANGES = {
     "me gone": Change(
         "joe@mx.example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         removed("control/me"),
         replaced("control/me", "mx.example.org\n"),
         removed("control/locals"),
@@ -345,11 +347,11 @@ CHANGES = {
         rewritten("control/virtualdomains", "v.example:joe"),
         replaced("control/virtualdomains", "v.example:joe"),
     ),
-    "virtualdomains a folder": Change(
+    "virtualdomains a directory": Change(
         "joe@example.org",
         YES,
-        TROUBLE,
-        steps(moved("control/virtualdomains", "control/aside"), lambda host: host.folder("control/virtualdomains")),
+        TEMPORARY,
+        steps(moved("control/virtualdomains", "control/aside"), lambda host: host.directory("control/virtualdomains")),
         steps(
             lambda host: (host.root / "control/virtualdomains").rmdir(),
             moved("control/aside", "control/virtualdomains"),
@@ -359,12 +361,14 @@ CHANGES = {
     "cdb comes": Change(
         "kim@example.org", NO, YES, cdb("kim"), removed("users/cdb"), steps(kim_of_the_cdb, removed("users/cdb"))
     ),
-    "cdb replaced": Change("kim@example.org", YES, TROUBLE, cdb("mik"), cdb("kim"), kim_of_the_cdb),
-    "cdb rewritten": Change("kim@example.org", YES, TROUBLE, cdb_in_place("mik"), cdb_in_place("kim"), kim_of_the_cdb),
+    "cdb replaced": Change("kim@example.org", YES, TEMPORARY, cdb("mik"), cdb("kim"), kim_of_the_cdb),
+    "cdb rewritten": Change(
+        "kim@example.org", YES, TEMPORARY, cdb_in_place("mik"), cdb_in_place("kim"), kim_of_the_cdb
+    ),
     "large cdb replaced": Change(
         "kim@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         swapped("users/cdb", "users/two"),
         swapped("users/cdb", "users/two"),
         steps(kim_of_the_cdb, cdb("mik", 12000), moved("users/cdb", "users/two"), cdb("kim", 12000)),
@@ -372,7 +376,7 @@ CHANGES = {
     "large cdb rewritten": Change(
         "kim@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         cdb_in_place("mik"),
         cdb_in_place("kim"),
         steps(kim_of_the_cdb, cdb("kim", 12000)),
@@ -380,7 +384,7 @@ CHANGES = {
     "cdb cut short": Change(
         "kim@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         lambda host: os.truncate(host.root / "users/cdb", 100),
         cdb("kim"),
         kim_of_the_cdb,
@@ -391,7 +395,7 @@ CHANGES = {
         NO,
         linked("users", "users2"),
         linked("users", "users1"),
-        steps(kim_of_the_cdb, folder("users2"), moved("users", "users1"), linked("users", "users1")),
+        steps(kim_of_the_cdb, directory("users2"), moved("users", "users1"), linked("users", "users1")),
     ),
     "users gone": Change(
         "kim@example.org", YES, NO, moved("users", "users2"), moved("users2", "users"), kim_of_the_cdb
@@ -405,7 +409,7 @@ CHANGES = {
         "joe@example.org", YES, NO, passwd_in_place(":5001:", ":5011:"), passwd_in_place(":5011:", ":5001:")
     ),
     "password file gone": Change(
-        "joe@example.org", YES, TROUBLE, moved("passwd", "passwd2"), moved("passwd2", "passwd")
+        "joe@example.org", YES, TEMPORARY, moved("passwd", "passwd2"), moved("passwd2", "passwd")
     ),
     "qmailp with another uid": Change(
         "joe@example.org",
@@ -416,15 +420,15 @@ CHANGES = {
         steps(mode("home", 0o750), access("home", "u:5093:x,u:5001:x")),
     ),
     # homes
-    "home sticky": Change("joe@example.org", YES, TROUBLE, mode(JOE, 0o1755), mode(JOE, 0o755)),
-    "home writable": Change("joe@example.org", YES, TROUBLE, mode(JOE, 0o777), mode(JOE, 0o755)),
-    "home closed to its user": Change("joe@example.org", YES, TROUBLE, mode(JOE, 0o055), mode(JOE, 0o755)),
+    "home sticky": Change("joe@example.org", YES, TEMPORARY, mode(JOE, 0o1755), mode(JOE, 0o755)),
+    "home writable": Change("joe@example.org", YES, TEMPORARY, mode(JOE, 0o777), mode(JOE, 0o755)),
+    "home closed to its user": Change("joe@example.org", YES, TEMPORARY, mode(JOE, 0o055), mode(JOE, 0o755)),
     "home of somebody else": Change("joe@example.org", YES, NO, owner(JOE, 5002), owner(JOE, 5001)),
     "home gone": Change("joe@example.org", YES, NO, moved(JOE, "home/jox"), moved("home/jox", JOE)),
     "home a link": Change(
         "joe@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         steps(moved(JOE, "home/aside"), linked(JOE, "home/two")),
         steps(removed(JOE), moved("home/aside", JOE)),
         lambda host: host.user("two", 5001, mode=0o1755),
@@ -432,7 +436,7 @@ CHANGES = {
     "home a link that is moved": Change(
         "joe@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         linked(JOE, "home/two"),
         linked(JOE, "home/one"),
         steps(lambda host: host.user("two", 5001, mode=0o1755), moved(JOE, "home/one"), linked(JOE, "home/one")),
@@ -440,22 +444,22 @@ CHANGES = {
     "homes swapped by their parent": Change(
         "joe@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         swapped("home", "home2"),
         swapped("home", "home2"),
-        steps(folder("home2"), folder("home2/joe", uid=5001, bits=0o1755)),
+        steps(directory("home2"), directory("home2/joe", uid=5001, bits=0o1755)),
     ),
     "homes out of qmailp's sight": Change("joe@example.org", YES, NO, mode("home", 0o700), mode("home", 0o755)),
     "homes out of qmailp's sight by an access list": Change(
         "joe@example.org", YES, NO, access("home", "u:5093:-"), plain("home")
     ),
     "homes out of their user's reach": Change(
-        "kim@example.org", YES, TROUBLE, mode("home", 0o700), mode("home", 0o755), kim_of_the_cdb
+        "kim@example.org", YES, TEMPORARY, mode("home", 0o700), mode("home", 0o755), kim_of_the_cdb
     ),
     "home closed by an access list": Change(
         "kim@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         access("home/kim", "u:5003:-"),
         plain("home/kim"),
         steps(kim_of_the_cdb, owner("home/kim", 0)),
@@ -468,29 +472,29 @@ CHANGES = {
     "default comes": Change(
         "joe-x-y@example.org", NO, YES, replaced("home/joe/.qmail-x-default", ""), removed("home/joe/.qmail-x-default")
     ),
-    "file writable": Change("joe-foo@example.org", YES, TROUBLE, mode(FOO, 0o646), mode(FOO, 0o644)),
-    "file unreadable": Change("joe-foo@example.org", YES, TROUBLE, mode(FOO, 0o244), mode(FOO, 0o644)),
+    "file writable": Change("joe-foo@example.org", YES, TEMPORARY, mode(FOO, 0o646), mode(FOO, 0o644)),
+    "file unreadable": Change("joe-foo@example.org", YES, TEMPORARY, mode(FOO, 0o244), mode(FOO, 0o644)),
     "file of somebody else": Change(
-        "joe-foo@example.org", YES, TROUBLE, owner(FOO, 0), owner(FOO, 5001), mode(FOO, 0o600)
+        "joe-foo@example.org", YES, TEMPORARY, owner(FOO, 0), owner(FOO, 5001), mode(FOO, 0o600)
     ),
     "file unreadable by an access list": Change(
-        "joe-foo@example.org", YES, TROUBLE, access(FOO, "u:5001:-"), plain(FOO), owner(FOO, 0)
+        "joe-foo@example.org", YES, TEMPORARY, access(FOO, "u:5001:-"), plain(FOO), owner(FOO, 0)
     ),
     "file rewritten with a blank first line": Change(
         "joe-foo@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         rewritten(FOO, "\n./x"),
         rewritten(FOO, "./x\n"),
         replaced(FOO, "./x\n", uid=5001),
     ),
     "file replaced with a blank first line": Change(
-        "joe-foo@example.org", YES, TROUBLE, replaced(FOO, "\n./x", uid=5001), replaced(FOO, "./x\n", uid=5001)
+        "joe-foo@example.org", YES, TEMPORARY, replaced(FOO, "\n./x", uid=5001), replaced(FOO, "./x\n", uid=5001)
     ),
     "file by another name with a blank first line": Change(
         "joe-foo@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         rewritten("other/name", "\n./x"),
         rewritten("other/name", "./x\n"),
         steps(written(FOO, "./x\n"), named_too(FOO, "other/name")),
@@ -498,7 +502,7 @@ CHANGES = {
     "file by another name writable": Change(
         "joe-foo@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         mode("other/name", 0o666),
         mode("other/name", 0o644),
         named_too(FOO, "other/name"),
@@ -506,10 +510,10 @@ CHANGES = {
     "what a link named .qmail points to": Change(
         "joe-foo@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         mode("other/name", 0o666),
         mode("other/name", 0o644),
-        steps(folder("other"), written("other/name", ""), linked(FOO, "other/name")),
+        steps(directory("other"), written("other/name", ""), linked(FOO, "other/name")),
     ),
     "a link named .qmail that dangles": Change(
         "joe-foo@example.org",
@@ -517,30 +521,30 @@ CHANGES = {
         NO,
         moved("other/a", "other/b"),
         moved("other/b", "other/a"),
-        steps(folder("other"), written("other/a", ""), linked(FOO, "other/a")),
+        steps(directory("other"), written("other/a", ""), linked(FOO, "other/a")),
     ),
-    "file that becomes a folder": Change(
+    "file that becomes a directory": Change(
         "joe-foo@example.org",
         YES,
         NO,
-        steps(removed(FOO), lambda host: host.folder(FOO)),
+        steps(removed(FOO), lambda host: host.directory(FOO)),
         steps(lambda host: (host.root / FOO).rmdir(), replaced(FOO, "", uid=5001)),
     ),
-    "file in a folder that closes": Change(
+    "file in a directory that closes": Change(
         "joe-d/e@example.org",
         YES,
-        TROUBLE,
+        TEMPORARY,
         mode("home/joe/.qmail-d", 0o600),
         mode("home/joe/.qmail-d", 0o755),
-        steps(folder("home/joe/.qmail-d", uid=5001), written("home/joe/.qmail-d/e", "")),
+        steps(directory("home/joe/.qmail-d", uid=5001), written("home/joe/.qmail-d/e", "")),
     ),
-    "file in a folder goes": Change(
+    "file in a directory goes": Change(
         "joe-d/e@example.org",
         YES,
         NO,
         moved("home/joe/.qmail-d/e", "home/joe/e"),
         moved("home/joe/e", "home/joe/.qmail-d/e"),
-        steps(folder("home/joe/.qmail-d", uid=5001), written("home/joe/.qmail-d/e", "")),
+        steps(directory("home/joe/.qmail-d", uid=5001), written("home/joe/.qmail-d/e", "")),
     ),
     "alias's file goes": Change(
         "postmaster@example.org",
@@ -550,14 +554,14 @@ CHANGES = {
         lambda host: host.file("alias/.qmail-postmaster", uid=ALIAS_UID, gid=NOFILES),
     ),
     "the bare user's file becomes blank": Change(
-        "joe@example.org", YES, TROUBLE, replaced("home/joe/.qmail", "\n", uid=5001), removed("home/joe/.qmail")
+        "joe@example.org", YES, TEMPORARY, replaced("home/joe/.qmail", "\n", uid=5001), removed("home/joe/.qmail")
     ),
 }
 
 
-def prepared(folder: Path, change: Change) -> Host:
-    (folder / "root").mkdir()
-    host = plain_host(folder / "root")
+def prepared(directory: Path, change: Change) -> Host:
+    (directory / "root").mkdir()
+    host = plain_host(directory / "root")
     if change.first is not None:
         change.first(host)
     return host
@@ -571,18 +575,33 @@ def code(server: Server, change: Change) -> int:
     return server.ask(account, domain if at else None).code
 
 
-@pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in CHANGES.items()])
+def there_and_back(host: Host, change: Change, ask: Callable[[Change], int]) -> None:
+    assert ask(change) == change.before
+    for turn in range(TURNS):
+        change.there(host)
+        assert ask(change) == change.after, f"there, turn {turn}"
+        change.back(host)
+        assert ask(change) == change.before, f"back, turn {turn}"
+
+
+@pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.peer("setfacl")
-def test_at_once(change: Change) -> None:
-    with a_folder() as folder:
-        host = prepared(folder, change)
+def test_at_once(name: str) -> None:
+    """What a worker says."""
+    with temporary_directory() as directory:
+        host = prepared(directory, CHANGES[name])
+        there_and_back(host, CHANGES[name], partial(says, answering(Settings.from_environment(host.environment))))
+    gc.collect()  # a user may have no more than some hundred watches
+
+
+@pytest.mark.parametrize("name", some(list(CHANGES), 4))
+@pytest.mark.peer("setfacl")
+def test_at_once_through_a_server(name: str) -> None:
+    """Some changes; CORPUS=whole: all."""
+    with temporary_directory() as directory:
+        host = prepared(directory, CHANGES[name])
         with serving(host, CVM_WORKERS="1") as server:
-            assert code(server, change) == change.before
-            for turn in range(TURNS):
-                change.there(host)
-                assert code(server, change) == change.after, f"there, turn {turn}"
-                change.back(host)
-                assert code(server, change) == change.before, f"back, turn {turn}"
+            there_and_back(host, CHANGES[name], partial(code, server))
 
 
 # -- when all is quiet --------------------------------------------------------------------------------
@@ -591,27 +610,20 @@ def test_at_once(change: Change) -> None:
 def says(respond: Respond, change: Change) -> int:
     account, at, domain = change.address.encode().partition(b"@")
     credentials = {1: account, 2: domain} if at else {1: account}
-    return respond(wire.pack_request(wire.Request(2, b"", credentials)))[0]
+    return respond(packets.pack_request(packets.Request(2, b"", credentials)))[0]
 
 
 def answering(settings: Settings) -> Respond:
-    """What a worker does with a packet, all that it remembers included."""
+    """What a worker does with a packet, with everything that it caches."""
     tables = Tables(settings)
-    return responder(
-        asking(qmail(tables, settings, []), b""),
-        secret=b"",
-        report=str,
-        clock=time.monotonic,
-        unforeseen=str,
-        memory=Recent(tables),
-    )
+    return make_responder(tables, qmail(tables, settings, []), settings._replace(lookup_secret=b""), [])
 
 
 def settled(host: Host) -> bool:
     """Whether nothing below the host has changed within the last moments."""
     newest = max(
-        os.lstat(os.path.join(folder, name)).st_ctime_ns
-        for folder, _, names in os.walk(host.root)
+        os.lstat(os.path.join(directory, name)).st_ctime_ns
+        for directory, _, names in os.walk(host.root)
         for name in ["", *names]
     )
     return newest < time.time_ns() - SETTLED
@@ -623,10 +635,10 @@ World = tuple[Host, Respond]
 @contextmanager
 def worlds() -> Iterator[dict[str, World]]:
     """A host for each change, all of them old enough to be remembered."""
-    with a_folder() as folder:
+    with temporary_directory() as directory:
         made = {}
         for number, (name, change) in enumerate(CHANGES.items()):
-            place = folder / str(number)
+            place = directory / str(number)
             place.mkdir()
             host = prepared(place, change)
             made[name] = host, answering(Settings.from_environment(host.environment))

@@ -1,64 +1,193 @@
-"""The direction in which modules import: design.md, Layout."""
+"""The direction in which modules import: docs/architecture.md, Layers.
+
+Only what is imported when a server runs counts: what types alone need (below ``if TYPE_CHECKING:``) does not.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import cvm_directory
 import cvm_qmail
+import cvm_vmailmgr
+import cvm_vpopmail
+
+
+def _modules(package: ModuleType) -> Iterator[Path]:
+    return Path(str(package.__file__)).parent.rglob("*.py")
+
 
 PACKAGE = Path(cvm_qmail.__file__).parent
+TOP = PACKAGE.parent
+PATHS = sorted(path for package in (cvm_directory, cvm_qmail, cvm_vmailmgr, cvm_vpopmail) for path in _modules(package))
+
 SYSTEM = r"os|socket|time|logging|select|subprocess|mmap|ctypes|pathlib|asyncio|io|sys"
 
-RULES = {  # path of a module: what it may import of ours, and whether it may touch the system
-    r"wire|answer": ("", False),
-    r"dissect": ("wire", False),
-    r"rules/.*": (r"answer|rules.*", False),
-    r"responder": ("answer|wire", False),
-    r"transports/.*": (r"transports.*", True),
-    r"tables/.*": (r"(?!lookups|serve|transports|responder|cli|client|log|tool).*", True),
-    r"settings": ("", True),
-    r"slots": ("answer", True),
-    r"recent": (r"answer|responder|tables.*", False),
-    r"entry_points": ("", True),
-    r"lookups": (r"answer|entry_points|rules.*|settings|tables.*|wire", True),
-    r"log": ("responder", True),
-    r"dry_run": (r"answer|lookups|responder|settings|tables.*", False),
-    r"shadow": (r"answer|client|log|responder|settings|transports.*|wire", True),
-    r"client": (r"wire|transports.*", True),
+LAYERS = (
+    "cli",
+    "cvmctl",
+    "gateway",
+    "server",
+    "pipeline",
+    "observe",
+    "protocols",
+    "transports",
+    "service",
+    "qmail",
+    "programs",
+    "entry_points",
+    "passwords",
+    "plugin",
+    "tables",
+    "rules",
+    "process",
+    "settings",
+    "reasons",
+    "answer",
+    "escape",
+    "exits",
+)
+"""Modules and packages of cvm_qmail from the top down: none imports what is above it."""
+
+KNOWS_NOTHING_OF = {
+    "transports": "(?!transports|exits|process)",  # bytes come and go, whatever they mean
+    "service": "protocols|transports|observe",
+    "protocols": "observe|server|pipeline",
+    "rules": "(?!rules|answer)",
+    "answer": "",
+    "escape": "",
+    "exits": "",
+    r"protocols/cvm/packets": "",
 }
+"""What a part does not import, beside what is above it; a pattern for the start of the name in cvm_qmail."""
+
+PURE = (
+    r"cvm_directory/(notation|rules)|answer|escape|plugin|qmail|reasons|rules/.*|service/.*|protocols/cvm/(?!client).*"
+)
+"""Modules that touch no system."""
+
+
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that are there when the module runs."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from running(child)
 
 
 def imported(path: Path) -> list[str]:
-    """All that a module imports, wherever it does."""
+    """Every module that a module imports, wherever it does."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in running(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: say which package"
-            found += (
-                [f"cvm_qmail.{alias.name}" for alias in node.names]
-                if node.module == "cvm_qmail"
-                else [str(node.module)]
-            )
+            found += [module_of(str(node.module), alias.name) for alias in node.names]
     return found
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_imports_run_one_way(rule: str) -> None:
-    ours, system = RULES[rule]
-    paths = [path for path in PACKAGE.rglob("*.py") if re.fullmatch(rule, str(path.relative_to(PACKAGE))[:-3])]
-    assert paths
-    for path in paths:
-        names = imported(path)
-        of_ours = [name.removeprefix("cvm_qmail.") for name in names if name.startswith("cvm_qmail")]
-        assert [name for name in of_ours if not re.fullmatch(ours, name)] == [], path
-        assert system or [name for name in names if re.match(rf"({SYSTEM})(\.|$)", name)] == [], path
+def module_of(package: str, name: str) -> str:
+    """What ``from package import name`` imports: a module of the package, or the package for a name in it."""
+    if not package.startswith("cvm_"):
+        return package
+    place = TOP / package.replace(".", "/")
+    return f"{package}.{name}" if (place / f"{name}.py").exists() or (place / name).is_dir() else package
+
+
+def name_of(path: Path) -> str:
+    """``cvm_qmail.tables.cdb``; for a package, its own name."""
+    return ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """What of ours each module imports."""
+    return {name_of(path): {name for name in imported(path) if name.startswith("cvm_")} for path in PATHS}
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    order = list(TopologicalSorter({module: names - {module} for module, names in graph().items()}).static_order())
+    assert set(graph()) <= set(order)
+
+
+def part_of(module: str) -> str:
+    """The module or package of cvm_qmail that has a layer."""
+    return [*module.split("."), ""][1]
+
+
+def test_every_part_has_a_layer() -> None:
+    parts = {part_of(module) for module in graph() if module.startswith("cvm_qmail.")}
+    assert parts - set(LAYERS) == set()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_import_goes_up(layer: str) -> None:
+    above = set(LAYERS[: LAYERS.index(layer)])
+    upward = [
+        (module, name)
+        for module, names in graph().items()
+        if module.startswith("cvm_qmail.") and part_of(module) == layer
+        for name in names
+        if part_of(name) in above
+    ]
+    assert upward == []
+
+
+@pytest.mark.parametrize("part", KNOWS_NOTHING_OF)
+def test_parts_do_not_know_each_other(part: str) -> None:
+    pattern = KNOWS_NOTHING_OF[part] or "."
+    place = f"cvm_qmail.{part.replace('/', '.')}"
+    known = [
+        (module, name)
+        for module, names in graph().items()
+        if module == place or module.startswith(place + ".")
+        for name in names
+        if re.match(pattern, name.removeprefix("cvm_qmail."))
+    ]
+    assert known == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name_of)
+def test_what_decides_touches_no_system(path: Path) -> None:
+    if re.fullmatch(PURE, str(path.relative_to(PACKAGE.parent)).removeprefix("cvm_qmail/").removesuffix(".py")):
+        assert [name for name in imported(path) if re.match(rf"({SYSTEM})(\.|$)", name)] == []
 
 
 def test_nothing_imports_the_package_that_builds_on_this_one() -> None:
-    assert [path for path in PACKAGE.rglob("*.py") if any(n.startswith("cvm_vpopmail") for n in imported(path))] == []
+    assert [
+        m for m, names in graph().items() if m.startswith("cvm_qmail") and any("vpopmail" in n for n in names)
+    ] == []
+
+
+def test_nothing_imports_the_directory_and_it_knows_of_vpopmail_the_databases_only() -> None:
+    users = {module for module, names in graph().items() if any(name.startswith("cvm_directory") for name in names)}
+    assert {module.partition(".")[0] for module in users} <= {"cvm_directory"}
+    used = {name for module, names in graph().items() if module.startswith("cvm_directory") for name in names}
+    databases = r"cvm_vpopmail\.(credentials|dialects|notices|sqlconfig|tables\.\w+)"
+    assert [name for name in used if name.startswith("cvm_vpopmail") and not re.fullmatch(databases, name)] == []
+
+
+def test_the_directory_is_read_without_what_publishes_it() -> None:
+    reading = {module for module in graph() if re.match(r"cvm_directory\.(?!publishing|commands)", module)}
+    assert reading
+    assert [
+        m for m in reading for name in graph()[m] if re.match(r"cvm_(directory\.publishing|qmail\.cvmctl)", name)
+    ] == []
+
+
+def test_codes_of_cvm_are_known_to_its_protocol_only() -> None:
+    """And to commands that show packets, and to who puts a way together."""
+    known = {module for module, names in graph().items() if "cvm_qmail.protocols.cvm.packets" in names}
+    parts = {part_of(module) for module in known if module.startswith("cvm_qmail.")}
+    assert parts <= {"protocols", "cvmctl", "gateway", "observe"}
+    assert {module for module in known if module.startswith("cvm_vpopmail.")} == set()

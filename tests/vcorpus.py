@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hosts import a_folder
+from hosts import temporary_directory
 from serving import CVM_QMAIL, serving
 from vhosts import AS_THE_ORIGINALS, VHost, materialise, outcome, recipient, welcome
 
-from cvm_qmail import client
-from cvm_qmail.wire import Credential
+from cvm_qmail.protocols.cvm import client
+from cvm_qmail.protocols.cvm.packets import Credential
 
 if TYPE_CHECKING:
     from databases import Database
@@ -27,13 +27,19 @@ def made(path: Path, system: dict[str, Any], root: Path, database: Database | No
 
 
 def faults(
-    path: Path, system: dict[str, Any], program: Path, *, module: bool = False, database: Database | None = None
+    path: Path,
+    system: dict[str, Any],
+    program: Path,
+    *,
+    module: bool = False,
+    database: Database | None = None,
+    as_service: bool = False,
 ) -> list[str]:
-    """What is wrong about the answers to the system's recipients."""
+    """What is wrong about the answers to the system's recipients.  `as_service`: see `serving`."""
     found = []
-    with a_folder() as root:
+    with temporary_directory() as root:
         host = made(path, system, root, database)
-        with serving(host, program=program, **AS_THE_ORIGINALS) as server:
+        with serving(host, program=program, as_service=as_service, **AS_THE_ORIGINALS) as server:
             for case in system["cases"]:
                 got = outcome(server.ask(*recipient(case)))
                 if module and got == "remote" and not is_ours(system, case):
@@ -41,7 +47,8 @@ def faults(
                 if not welcome(path.stem, case, got):
                     found.append(f"{case['local']}@{case['domain']}: {got}, expected {case['expect']}")
             log = server.log.read_text()
-    assert "unforeseen" not in log, log
+    assert "internal-error" not in log, log
+    assert "the sandbox refused" not in log, log
     return found
 
 
@@ -55,22 +62,24 @@ def is_ours(system: dict[str, Any], case: dict[str, Any]) -> bool:
     return user is not None and f"+{user.lower()}-:" in (system["users_assign"] or "").lower()
 
 
-def login_faults(path: Path, system: dict[str, Any], database: Database | None = None) -> list[str]:
-    """What is wrong about the answers to its logins."""
+def login_faults(
+    path: Path, system: dict[str, Any], database: Database | None = None, *, as_service: bool = False
+) -> list[str]:
+    """What is wrong about the answers to its logins.  `as_service`: see `serving`."""
     found = []
-    with a_folder() as root:
+    with temporary_directory() as root:
         host = made(path, system, root, database)
         kinds = {(case["service"], tuple(sorted(case.get("env", {}).items()))) for case in system["auth_cases"]}
         for service, env in sorted(kinds):
             more: dict[str, Any] = {**dict(env), "CVM_VPOPMAIL_SERVICE": service, "CVM_LOOKUP_SECRET": None}
-            with serving(host, program=CVM_VPOPMAIL, **more) as server:
+            with serving(host, program=CVM_VPOPMAIL, as_service=as_service, **more) as server:
                 for case in system["auth_cases"]:
                     if (case["service"], tuple(sorted(case.get("env", {}).items()))) == (service, env):
                         fault = login_fault(path.stem, server.module, case)
                         if fault:
                             found.append(fault)
                 log = server.log.read_text() + server.errors.read_text()
-            assert "unforeseen" not in log, log
+            assert "internal-error" not in log, log
             secrets = {case[name] for case in system["auth_cases"] for name in ("password", "response") if name in case}
             assert not [secret for secret in secrets if len(secret) > 8 and secret in log]
     return found

@@ -32,7 +32,7 @@ class VpopmailHost(Host):
         return super().environment | {"CVM_VPOPMAIL_DIR": str(self.root / "v")}
 
     def at(self, path: str) -> Path:
-        """A path below the domains' folder."""
+        """A path below the domains' directory."""
         return self.root / "v/domains" / path
 
     def assign(self, *domains: tuple[str, str, int]) -> None:
@@ -41,7 +41,7 @@ class VpopmailHost(Host):
 
     def domain(self, name: str, uid: int = UID, lines: str = BOUNCE) -> None:
         """A domain's directory with its .qmail-default; the host's users/cdb is left alone."""
-        self.folder(f"v/domains/{name}", mode=0o700, uid=uid, gid=uid)
+        self.directory(f"v/domains/{name}", mode=0o700, uid=uid, gid=uid)
         self.put(f"{name}/.qmail-default", lines, uid)
 
     def put(self, path: str, data: str | bytes, uid: int = UID, mode: int = 0o600) -> Path:
@@ -70,7 +70,7 @@ class VpopmailHost(Host):
     def home_of(self, domain: str, name: str, uid: int = UID) -> None:
         """The home of an account, with its maildir."""
         for part in ("", "/Maildir", "/Maildir/tmp", "/Maildir/new", "/Maildir/cur"):
-            self.folder(f"v/domains/{domain}/{name}{part}", mode=0o700, uid=uid, gid=uid)
+            self.directory(f"v/domains/{domain}/{name}{part}", mode=0o700, uid=uid, gid=uid)
 
 
 def vpopmail_host(root: Path) -> VpopmailHost:
@@ -79,8 +79,8 @@ def vpopmail_host(root: Path) -> VpopmailHost:
     host.control(
         "virtualdomains", "".join(f"{name}:{name}\n" for name in ("example.com", "alias.example", "b.example"))
     )
-    host.folder("v", mode=0o711, uid=UID, gid=UID)
-    host.folder("v/domains", mode=0o711, uid=UID, gid=UID)
+    host.directory("v", mode=0o711, uid=UID, gid=UID)
+    host.directory("v/domains", mode=0o711, uid=UID, gid=UID)
     host.assign(("example.com", "example.com", UID), ("alias.example", "example.com", UID))
     host.domain("example.com")
     host.home_of("example.com", "bob")

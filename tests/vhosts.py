@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import cdblib
 from hosts import as_bytes, cdb_bytes, give
 
-from cvm_qmail import wire
 from cvm_qmail.answer import Recipient
-from cvm_qmail.wire import Fact
+from cvm_qmail.protocols.cvm import packets
+from cvm_qmail.protocols.cvm.packets import Fact
 
 
 class VHost(NamedTuple):
@@ -37,7 +37,7 @@ class VHost(NamedTuple):
 
     @property
     def domains(self) -> Path:
-        """The folder of the domains' directories."""
+        """The directory of the domains' directories."""
         return self.root / "home/vpopmail/domains"
 
 
@@ -52,7 +52,7 @@ BUILD = {
 
 
 def variables(system: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that tell of the system's build."""
+    """The settings that describe the system's build."""
     build = system["build"]
     given = {name: str(int(build[flag])) for flag, name in BUILD.items() if flag in build}
     return given | {
@@ -128,7 +128,7 @@ def recipient(case: Mapping[str, Any]) -> Recipient:
     return Recipient(as_bytes(case["local"]), as_bytes(case["domain"]) or None)
 
 
-def outcome(response: wire.Response) -> str:
+def outcome(response: packets.Response) -> str:
     """A response in the words of the corpus; bounces of all kinds are one."""
     if response.code == 0:
         return "deliver"

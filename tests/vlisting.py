@@ -6,16 +6,19 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from surveying import surveyed
 from vhosts import recipient
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
-from cvm_qmail.lookups import Lookup, Module, qmail
+from cvm_qmail.cvmctl.listing.entries import Entry
+from cvm_qmail.cvmctl.trace import capture
+from cvm_qmail.cvmctl.trace.command import full
+from cvm_qmail.pipeline import make_lookup
+from cvm_qmail.plugin import Lookup, Module
+from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
-from cvm_qmail.tool import explain
-from cvm_qmail.tool.survey import Entry, survey
-from cvm_qmail.tool.trace import full
-from cvm_vpopmail.plugin import plugin
+from cvm_qmail.tables.door import Tables
+from cvm_vpopmail.program import plugin
 
 SAMPLE = 200
 """Entries of a list that are asked about."""
@@ -28,15 +31,16 @@ def unlisted(
 
     Of its addresses every `traced`-th is explained.
     """
-    lookup = with_plugin(Tables(settings), settings).lookup
+    tables = Tables(settings)
+    lookup = make_lookup(tables, with_plugin(tables, settings))
     all_asked = [recipient(case) for case in system["cases"]]
     accepted = [asked for asked in all_asked if is_accepted(asked, lookup)]
     for asked in all_asked[::traced]:
         is_told_alike(asked, settings, lookup, secrets)
-    found = survey(settings)
+    found = surveyed(settings)
     for local, pattern, domain, wild in found.entries[:: 1 + len(found.entries) // SAMPLE]:
-        assert lookup(Recipient(local + b"anything" * pattern, b"some" * wild + domain)).verdict is Verdict.ACCEPT
-    if found.troubles or found.unlisted:
+        assert lookup(Recipient(local + b"anything" * pattern, b"some" * wild + domain)).verdict is Verdict.ACCEPTED
+    if found.failures.count or found.unlisted.count:
         return None
     return [asked for asked in accepted if not covers(found.entries, asked)]
 
@@ -44,19 +48,19 @@ def unlisted(
 def is_accepted(asked: Recipient, lookup: Lookup) -> bool:
     """Whether the server accepts."""
     try:
-        return lookup(asked).verdict is Verdict.ACCEPT
+        return lookup(asked).verdict is Verdict.ACCEPTED
     except Unavailable:
         return False
 
 
 def is_told_alike(asked: Recipient, settings: Settings, lookup: Lookup, secrets: Collection[str]) -> None:
     """The trace says what the server says, without a secret."""
-    report = full(explain.look_up(asked, settings, with_plugin), "cvm-qmail")
+    report = full(capture.look_up(asked, settings, with_plugin), "cvm-qmail")
     try:
         answer = lookup(asked)
-        expected = (answer.verdict.name.lower(), answer.reason)
-    except Unavailable as trouble:
-        expected = ("unavailable", trouble.reason)
+        expected = (answer.verdict.word, answer.reason)
+    except Unavailable as error:
+        expected = ("temporary failure", error.reason)
     assert (report["verdict"], report["reason"]) == expected, asked
     told = json.dumps(report)
     assert not [secret for secret in secrets if secret in told]

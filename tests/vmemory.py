@@ -23,14 +23,15 @@ from memory import Asking, Memory, tables
 from vhosts import AS_THE_ORIGINALS, variables
 
 from cvm_qmail.answer import Answer, Table, Unavailable
-from cvm_qmail.lookups import Delivery, Lookup, Plugin, Program, qmail
+from cvm_qmail.plugin import Delivery, Lookup, Plugin, Program
+from cvm_qmail.qmail import qmail
 from cvm_qmail.rules.dotqmail import DotQmail, Home
 from cvm_qmail.rules.users import Account as SystemUser
 from cvm_qmail.settings import Settings
+from cvm_qmail.tables.access import Status
 from cvm_qmail.tables.control import parse as parse_controls
-from cvm_qmail.tables.files import Status
 from cvm_qmail.tables.rights import Rights
-from cvm_vpopmail.accounts import Account, Domain, Sight
+from cvm_vpopmail.accounts import Account, Domain, View
 from cvm_vpopmail.rules import delivery as rules
 from cvm_vpopmail.rules import limits
 from cvm_vpopmail.rules.limits import Limits
@@ -43,7 +44,7 @@ LINKS = 40
 
 
 class Node(NamedTuple):
-    """A plain file, a link, or (neither content nor target) a folder."""
+    """A plain file, a link, or (neither content nor target) a directory."""
 
     mode: int
     uid: int
@@ -58,7 +59,7 @@ class Node(NamedTuple):
 
 
 class Disk:
-    """A file system: folders, plain files and links, with owners and modes."""
+    """A file system: directories, plain files and links, with owners and modes."""
 
     def __init__(self) -> None:
         self._nodes: dict[bytes, Node] = {b"": Node(0o755, 0, 0)}
@@ -72,8 +73,8 @@ class Disk:
             self._names.setdefault(above, []).append(name)
         self._nodes[path] = node
 
-    def folder(self, *paths: bytes, mode: int = 0o755, uid: int = 0, gid: int | None = None) -> None:
-        """Folders, and plain ones of root's above them."""
+    def directory(self, *paths: bytes, mode: int = 0o755, uid: int = 0, gid: int | None = None) -> None:
+        """Directories, and plain ones of root's above them."""
         for path in paths:
             self._put(path, Node(mode, uid, uid if gid is None else gid))
 
@@ -96,7 +97,7 @@ class Disk:
 
     def maildir(self, path: bytes, uid: int) -> None:
         """A maildir that its owner may deliver to."""
-        self.folder(path, *(b"%s/%s" % (path, name) for name in (b"tmp", b"new", b"cur")), mode=0o700, uid=uid)
+        self.directory(path, *(b"%s/%s" % (path, name) for name in (b"tmp", b"new", b"cur")), mode=0o700, uid=uid)
 
     def remove(self, path: bytes) -> None:
         """The node and all below it."""
@@ -115,7 +116,7 @@ class Disk:
         while names:
             name, node = names.pop(), self._nodes[here]
             if node.content is not None:
-                raise NotADirectoryError(errno.ENOTDIR, "not a folder", here)
+                raise NotADirectoryError(errno.ENOTDIR, "not a directory", here)
             if name == b"":
                 continue
             if not node.grants(rights, 1):
@@ -137,11 +138,16 @@ class Disk:
             names += found.target.split(b"/")[::-1]
         return here, self._nodes[here]
 
-    def names(self, folder: bytes) -> list[bytes]:
-        """What is in a folder."""
-        return self._names.get(folder, [])
+    def is_link(self, path: bytes) -> bool:
+        """Whether a symbolic link is there; directories above it are no links."""
+        node = self._nodes.get(path)
+        return node is not None and node.target is not None
 
-    def seen_by(self, rights: Rights) -> Sight:
+    def names(self, directory: bytes) -> list[bytes]:
+        """What is in a directory."""
+        return self._names.get(directory, [])
+
+    def seen_by(self, rights: Rights) -> View:
         """What one user sees."""
         return _Seen(self, rights)
 
@@ -167,7 +173,7 @@ class Disk:
         return None if node.content is None else DotQmail(node.mode, node.content)
 
     def owner(self, path: bytes, rights: Rights) -> int | None:
-        """Who owns a folder, if these rights let it be seen."""
+        """Who owns a directory, if these rights let it be seen."""
         try:
             return self.find(path, rights)[1].uid
         except OSError:
@@ -175,7 +181,7 @@ class Disk:
 
 
 class _Seen:
-    """An `accounts.Sight` of a `Disk`."""
+    """An `accounts.View` of a `Disk`."""
 
     def __init__(self, disk: Disk, rights: Rights) -> None:
         self._disk = disk
@@ -188,8 +194,8 @@ class _Seen:
         except OSError:
             return None
 
-    def _folder(self, path: bytes, bits: int) -> bytes | None:
-        """The folder there, if it grants all of these bits."""
+    def _directory(self, path: bytes, bits: int) -> bytes | None:
+        """The directory there, if it grants all of these bits."""
         found = self._find(path)
         if found is None or found[1].content is not None:
             return None
@@ -208,14 +214,21 @@ class _Seen:
         return Status(node.uid, node.gid, kind | node.mode, size, node.mtime)
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
-        folder = self._folder(path, 4)
-        return None if folder is None else self._disk.names(folder)
+        directory = self._directory(path, 4)
+        return None if directory is None else self._disk.names(directory)
 
     def enters(self, path: bytes, /) -> bool:
-        return self._folder(path, 1) is not None
+        return self._directory(path, 1) is not None
 
     def writable(self, path: bytes, /) -> bool:
-        return self._folder(path, 3) is not None
+        return self._directory(path, 3) is not None
+
+    def dangles(self, path: bytes, /) -> bool:
+        try:
+            self._disk.find(path.rpartition(b"/")[0] or b"/", self._rights)
+        except OSError:
+            return False
+        return self._disk.is_link(path)
 
 
 # -- the plug-in on dicts -----------------------------------------------------------------------------
@@ -256,7 +269,7 @@ class VMemory(NamedTuple):
         return program
 
     def lookup(self) -> Lookup:
-        """cvm-qmail's look-up on this host, with the plug-in."""
+        """cvm-qmail's lookup on this host, with the plug-in."""
         return qmail(tables(self.qmail), Settings.from_environment({}), [Plugin(self.program())]).lookup
 
 
@@ -267,7 +280,7 @@ QMAILP = Rights(7793, 2108)
 
 
 class Databases(NamedTuple):
-    """The vpasswd.cdb files of a host, by path.  One that is None is damaged: nothing can be told of it."""
+    """The vpasswd.cdb files of a host, by path.  One that is None is damaged: nothing can be determined of it."""
 
     records: Mapping[bytes, Mapping[bytes, bytes] | None]
     disk: Disk
@@ -310,7 +323,7 @@ def from_corpus(system: Mapping[str, Any]) -> VMemory:
     disk = Disk()
     databases: dict[bytes, dict[bytes, bytes] | None] = {}
     for entry in system["dirs"]:
-        disk.folder(_placed(entry["path"]), mode=int(entry["mode"], 8), uid=entry["uid"], gid=entry["gid"])
+        disk.directory(_placed(entry["path"]), mode=int(entry["mode"], 8), uid=entry["uid"], gid=entry["gid"])
     for entry in system["files"]:
         path = _placed(entry["path"])
         content = _placed(entry["text"]) if "text" in entry else _binary(system, entry)

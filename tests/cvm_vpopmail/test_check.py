@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from databases import NAME, Database, SqlHost, sql_host
-from hosts import a_folder
+from hosts import temporary_directory
 from serving import run
 from vcorpus import CVM_VPOPMAIL
 
@@ -22,7 +22,7 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 @pytest.fixture
 def host(database: Database) -> Iterator[SqlHost]:
-    with a_folder() as root:
+    with temporary_directory() as root:
         yield sql_host(root, database)
 
 
@@ -66,7 +66,7 @@ def test_with_one_table_for_each_domain_each_is_looked_for(host: SqlHost) -> Non
     assert check(host, CVM_VPOPMAIL_MANY_DOMAINS="0")[0] == 0
 
 
-def test_a_wrong_password_has_to_be_mended(host: SqlHost) -> None:
+def test_a_wrong_password_has_to_be_fixed(host: SqlHost) -> None:
     host.use(password="n0t-the-0ne")
     status, said = check(host)
     assert status == 100
@@ -75,7 +75,7 @@ def test_a_wrong_password_has_to_be_mended(host: SqlHost) -> None:
 
 
 def test_a_server_that_is_not_there_is_temporary_and_the_others_are_looked_at(host: SqlHost) -> None:
-    here = {"mysql": host.database.socket, "pgsql": str(host.database.folder)}[host.database.kind]
+    here = {"mysql": host.database.socket, "pgsql": str(host.database.directory)}[host.database.kind]
     status, said = check(host, CVM_VPOPMAIL_SQL_SERVERS=f"127.0.0.1:9 {here}")
     assert status == 111
     assert "127.0.0.1:9" in said
@@ -99,4 +99,4 @@ def test_a_setting_that_cannot_be_used_is_named(host: SqlHost) -> None:
 def test_accounts_in_files_have_nothing_to_connect_to(host: SqlHost) -> None:
     status, said = check(host, CVM_VPOPMAIL_BACKEND="cdb")
     assert status == 0
-    assert "nothing to connect to" in said
+    assert "no database to check" in said

@@ -1,7 +1,7 @@
 """The golden corpus of vpopmail through the rules with plain dicts: no file is opened, nobody's rights are taken.
 
-Nothing is left out.  Of a vpasswd.cdb that is damaged, or is a folder, no dict can be made: for the
-addresses of such a domain the table of accounts says "cannot tell", which is what the real table says
+Nothing is left out.  Of a vpasswd.cdb that is damaged, or is a directory, no dict can be made: for the
+addresses of such a domain the table of accounts raises `Unavailable`, as the real table says
 of these very files (test_cdb.py).  How many these are is counted here.
 """
 
@@ -17,20 +17,20 @@ from vhosts import recipient, welcome
 from vmemory import from_corpus
 
 from cvm_qmail.answer import Unavailable, Verdict
-from cvm_qmail.lookups import Lookup
+from cvm_qmail.plugin import Lookup
 
 SYSTEMS = [path for path in systems("vpopmail") if load(path)["build"]["backend"] == "cdb"]
 
-OUTCOMES = {Verdict.ACCEPT: "deliver", Verdict.REJECT: "bounce", Verdict.PASS: "remote"}
-CANNOT_TELL = "cdb-damaged"
+OUTCOMES = {Verdict.ACCEPTED: "deliver", Verdict.REJECTED: "bounce", Verdict.OUT_OF_SCOPE: "remote"}
+FAILED = "cdb-damaged"
 
 
 def said(lookup: Lookup, case: Mapping[str, Any]) -> tuple[str, str]:
     """The outcome, in the words of the corpus, and its reason."""
     try:
         answer = lookup(recipient(case))
-    except Unavailable as trouble:
-        return "defer", trouble.reason
+    except Unavailable as error:
+        return "defer", error.reason
     return OUTCOMES[answer.verdict], answer.reason
 
 
@@ -56,10 +56,8 @@ UNTOLD = 24
 """Deliveries to domains with a damaged database, of all 1,681."""
 
 
-def test_only_of_damaged_files_nothing_can_be_told() -> None:
-    untold = [
-        (path.stem, case["domain"]) for path in SYSTEMS for case, _, reason in answers(path) if reason == CANNOT_TELL
-    ]
+def test_only_of_damaged_files_nothing_can_be_determined() -> None:
+    untold = [(path.stem, case["domain"]) for path in SYSTEMS for case, _, reason in answers(path) if reason == FAILED]
     assert set(untold) == {("damage", f"{name}.example") for name in DAMAGED}
     assert len(untold) == UNTOLD
 

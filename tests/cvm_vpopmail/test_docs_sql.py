@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from databases import NAME, Database, SqlHost, sql_host
-from hosts import a_folder
+from hosts import temporary_directory
 from serving import serving
 from vcorpus import CVM_VPOPMAIL
 
@@ -20,7 +20,7 @@ PAGE = (Path(__file__).parents[2] / "docs/vpopmail-sql.md").read_text()
 @pytest.fixture(params=["mariadb", "postgresql"])
 def host(request: pytest.FixtureRequest) -> Iterator[SqlHost]:
     database: Database = request.getfixturevalue(request.param)
-    with a_folder() as root:
+    with temporary_directory() as root:
         yield sql_host(root, database)
 
 

@@ -3,7 +3,7 @@
 Each change is made there and back, again and again, to somebody who has never heard of the address
 ("cold"), and to somebody who was asked so often, of files that are so old, that the answer is
 remembered where it may be.  Which answers may be is said with each change: none that rests on the clock, on
-the names in a folder, or on anything outside of the domain's directory.
+the names in a directory, or on anything outside of the domain's directory.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hosts import a_folder
+from hosts import temporary_directory
 from serving import serving, until
 from vdomains import BOUNCE, UID, VpopmailHost, vpopmail_host
 
-from cvm_qmail import wire
 from cvm_qmail.answer import Answer, Recipient
-from cvm_qmail.lookups import asking, qmail
-from cvm_qmail.recent import Recent
-from cvm_qmail.responder import Respond, responder
+from cvm_qmail.pipeline import make_responder
+from cvm_qmail.protocols.cvm import packets
+from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
+from cvm_qmail.tables.door import Tables
 from cvm_qmail.tables.identity import SETTLED
-from cvm_vpopmail.lookup import module
-from cvm_vpopmail.plugin import plugin
+from cvm_vpopmail.module import module
+from cvm_vpopmail.program import plugin
 
 pytestmark = pytest.mark.root
 
-YES, NO, TROUBLE = 0, 100, 4
+YES, NO, TEMPORARY = 0, 100, 4
 TURNS = 6
 
 Step = Callable[[VpopmailHost], object]
@@ -103,8 +102,8 @@ def owner(path: str, uid: int) -> Step:
     return lambda host: os.chown(host.at(path), uid, uid)
 
 
-def folder(path: str) -> Step:
-    return lambda host: host.folder(f"v/domains/{path}", mode=0o700, uid=UID, gid=UID)
+def directory(path: str) -> Step:
+    return lambda host: host.directory(f"v/domains/{path}", mode=0o700, uid=UID, gid=UID)
 
 
 def tree_gone(path: str) -> Step:
@@ -196,7 +195,7 @@ ACCOUNTS = {
         BOB, YES, NO, moved(f"{DD}/aside", CDB), moved(CDB, f"{DD}/aside"),
         steps(accounts("ann"), moved(CDB, f"{DD}/aside"), lambda host: host.put(VPASSWD, host.lines(DD, "bob"))),
     ),
-    "cdb damaged": Change(BOB, YES, TROUBLE, lambda host: os.truncate(host.at(CDB), 2000), accounts("bob")),
+    "cdb damaged": Change(BOB, YES, TEMPORARY, lambda host: os.truncate(host.at(CDB), 2000), accounts("bob")),
     "cdb refused": Change(
         BOB, YES, NO, steps(owner(CDB, 0)), steps(owner(CDB, UID)), put(VPASSWD, "ann:x:1:0:::\n")
     ),
@@ -211,8 +210,8 @@ HOMES = {
         steps(moved(HOME, "home"), lambda host: host.accounts(DD, f"bob:::{host.at('home')}")),
         kept=False,  # it is not below the domain's directory
     ),
-    "maildir made": Change(BOB, TROUBLE, YES, home("bob"), tree_gone(MAILDIR), tree_gone(MAILDIR), kept=False),
-    "home closed": Change(BOB, YES, TROUBLE, mode(HOME, 0o600), mode(HOME, 0o700)),
+    "maildir made": Change(BOB, TEMPORARY, YES, home("bob"), tree_gone(MAILDIR), tree_gone(MAILDIR), kept=False),
+    "home closed": Change(BOB, YES, TEMPORARY, mode(HOME, 0o600), mode(HOME, 0o700)),
     "home swapped": Change(
         BOB, YES, NO,
         steps(moved(HOME, f"{DD}/one"), moved(f"{DD}/two", HOME)),
@@ -239,19 +238,19 @@ HOMES = {
         "bob-x@example.com", YES, NO, put(f"{HOME}/.qmail-default", "|exit 100\n"), gone(f"{HOME}/.qmail-default"),
         variables=(("CVM_VPOPMAIL_QMAIL_EXT", "1"),),
     ),
-    "Maildir gone": Change(BOB, YES, TROUBLE, moved(MAILDIR, f"{HOME}/M"), moved(f"{HOME}/M", MAILDIR)),
-    "Maildir closed": Change(BOB, YES, TROUBLE, mode(MAILDIR, 0o600), mode(MAILDIR, 0o700)),
-    "Maildir/new closed": Change(BOB, YES, TROUBLE, mode(f"{MAILDIR}/new", 0o500), mode(f"{MAILDIR}/new", 0o700)),
-    "Maildir/tmp closed": Change(BOB, YES, TROUBLE, mode(f"{MAILDIR}/tmp", 0o500), mode(f"{MAILDIR}/tmp", 0o700)),
+    "Maildir gone": Change(BOB, YES, TEMPORARY, moved(MAILDIR, f"{HOME}/M"), moved(f"{HOME}/M", MAILDIR)),
+    "Maildir closed": Change(BOB, YES, TEMPORARY, mode(MAILDIR, 0o600), mode(MAILDIR, 0o700)),
+    "Maildir/new closed": Change(BOB, YES, TEMPORARY, mode(f"{MAILDIR}/new", 0o500), mode(f"{MAILDIR}/new", 0o700)),
+    "Maildir/tmp closed": Change(BOB, YES, TEMPORARY, mode(f"{MAILDIR}/tmp", 0o500), mode(f"{MAILDIR}/tmp", 0o700)),
     "Maildir/tmp of somebody else": Change(
-        BOB, YES, TROUBLE, owner(f"{MAILDIR}/tmp", 0), owner(f"{MAILDIR}/tmp", UID)
+        BOB, YES, TEMPORARY, owner(f"{MAILDIR}/tmp", 0), owner(f"{MAILDIR}/tmp", UID)
     ),
     "Maildir/tmp closed by an access list": Change(
-        BOB, YES, TROUBLE,
+        BOB, YES, TEMPORARY,
         steps(owner(f"{MAILDIR}/tmp", 0), mode(f"{MAILDIR}/tmp", 0o770), access(f"{MAILDIR}/tmp", f"u:{UID}:-")),
         steps(plain(f"{MAILDIR}/tmp"), owner(f"{MAILDIR}/tmp", UID)),
     ),
-    "Maildir/new gone": Change(BOB, YES, TROUBLE, tree_gone(f"{MAILDIR}/new"), folder(f"{MAILDIR}/new")),
+    "Maildir/new gone": Change(BOB, YES, TEMPORARY, tree_gone(f"{MAILDIR}/new"), directory(f"{MAILDIR}/new")),
 }  # fmt: skip
 
 DOMAINS = {
@@ -272,22 +271,22 @@ DOMAINS = {
         NEW, YES, NO, put(DOTQMAIL, "|exit 100\n"), gone(DOTQMAIL),
         lambda host: host.put(DEFAULT, f"|vdelivermail '' {host.at(HOME)}\n"),
     ),
-    "domain's directory sticky": Change(BOB, YES, TROUBLE, mode(DD, 0o1700), mode(DD, 0o700)),
-    "domain's directory of somebody else": Change(BOB, YES, TROUBLE, owner(DD, 0), owner(DD, UID)),
+    "domain's directory sticky": Change(BOB, YES, TEMPORARY, mode(DD, 0o1700), mode(DD, 0o700)),
+    "domain's directory of somebody else": Change(BOB, YES, TEMPORARY, owner(DD, 0), owner(DD, UID)),
     "domain gone from users/cdb": Change(BOB, YES, NO, assigned(ALIAS), assigned(EXAMPLE, ALIAS)),
     "alias domain means another": Change(
         "kim@alias.example", NO, YES, assigned(EXAMPLE, ("alias.example", "b.example", UID)), assigned(EXAMPLE, ALIAS),
         steps(second_domain, lambda host: (host.home_of("b.example", "kim"), host.accounts("b.example", "kim"))),
     ),
     "domain's owner does not fit": Change(
-        BOB, YES, TROUBLE,
+        BOB, YES, TEMPORARY,
         lambda host: host.users(
             f"+example.com-:example.com:{UID}:{UID}:{{root}}/v/domains/example.com:-::",
             f"=example.com-bob:example.com:{UID + 1}:{UID}:{{root}}/v/open:-:bob:",
         ),
         assigned(EXAMPLE, ALIAS),
         lambda host: (
-            host.folder("v/open", uid=UID + 1),
+            host.directory("v/open", uid=UID + 1),
             host.file("v/open/.qmail-bob", "|vdelivermail '' bounce-no-mailbox\n", uid=UID + 1),
         ),
         scope=True,
@@ -304,37 +303,37 @@ FULL = "100S\n999 1\n"
 
 QUOTAS = {
     "maildirsize grows in place": Change(
-        BOB, YES, TROUBLE, appended(SIZE, b"990 0\n"), put(SIZE, "1000S\n1 1\n"),
+        BOB, YES, TEMPORARY, appended(SIZE, b"990 0\n"), put(SIZE, "1000S\n1 1\n"),
         steps(accounts(QUOTA), put(SIZE, "1000S\n1 1\n"), message("m", 990)),
         kept=False, variables=(("CVM_VPOPMAIL_MESSAGE_BYTES", "100"),),
     ),
     "maildirsize gets old": Change(
-        BOB, YES, TROUBLE, aged(SIZE, OLD), aged(SIZE, 60),
+        BOB, YES, TEMPORARY, aged(SIZE, OLD), aged(SIZE, 60),
         steps(accounts(QUOTA), put(SIZE, "1000S\n1 1\n"), message("m", 990)),
         kept=False, variables=(("CVM_VPOPMAIL_MESSAGE_BYTES", "100"),),
     ),
     "maildirsize gone": Change(
-        BOB, YES, TROUBLE, gone(SIZE), put(SIZE, "1000S\n1 1\n"),
+        BOB, YES, TEMPORARY, gone(SIZE), put(SIZE, "1000S\n1 1\n"),
         steps(accounts(QUOTA), put(SIZE, "1000S\n1 1\n"), message("m", 990)),
         kept=False, variables=(("CVM_VPOPMAIL_MESSAGE_BYTES", "100"),),
     ),
     "a message more": Change(
-        BOB, YES, TROUBLE, message("m", 990), gone(f"{MAILDIR}/new/m"), accounts(QUOTA),
+        BOB, YES, TEMPORARY, message("m", 990), gone(f"{MAILDIR}/new/m"), accounts(QUOTA),
         kept=False, variables=(("CVM_VPOPMAIL_MESSAGE_BYTES", "100"),),
     ),
     "quota of the account": Change(
-        BOB, YES, TROUBLE, accounts("bob::10S"), accounts("bob"), message("m", 990)
+        BOB, YES, TEMPORARY, accounts("bob::10S"), accounts("bob"), message("m", 990)
     ),
     "domain's limits": Change(
-        BOB, YES, TROUBLE,
+        BOB, YES, TEMPORARY,
         put(f"{DD}/.qmailadmin-limits", "maxmsgcount 1\n"), put(f"{DD}/.qmailadmin-limits", "maxmsgcount 2\n"),
         message("m", 990), kept=False, variables=(("CVM_VPOPMAIL_DOMAIN_QUOTAS", "1"),),
     ),
     "host's limits": Change(
-        BOB, YES, TROUBLE,
+        BOB, YES, TEMPORARY,
         lambda host: host.file("v/etc/vlimits.default", "maxmsgcount 1\n"),
         lambda host: host.file("v/etc/vlimits.default", "maxmsgcount 0\n"),
-        steps(lambda host: host.folder("v/etc"), message("m", 990)),
+        steps(lambda host: host.directory("v/etc"), message("m", 990)),
         kept=False, variables=(("CVM_VPOPMAIL_DOMAIN_QUOTAS", "1"),),
     ),
     "host's default delivery": Change(
@@ -373,24 +372,18 @@ class World:
             self.looked_up += 1
             return served.lookup(recipient)
 
-        self._respond: Respond = responder(
-            asking(served._replace(lookup=lookup), b""),
-            secret=b"",
-            report=str,
-            clock=time.monotonic,
-            unforeseen=lambda: "unforeseen",
-            memory=Recent(tables),
-        )
+        counted = served._replace(lookup=lookup)
+        self._respond = make_responder(tables, counted, settings._replace(lookup_secret=b""), [])
 
     def says(self) -> int:
         account, _, domain = self.change.address.encode().partition(b"@")
-        return self._respond(wire.pack_request(wire.Request(2, b"", {1: account, 2: domain})))[0]
+        return self._respond(packets.pack_request(packets.Request(2, b"", {1: account, 2: domain})))[0]
 
     def says_often(self) -> set[int]:
         return {self.says() for _ in range(5)}
 
     def remembers(self) -> bool:
-        """Whether the answer comes without a look-up."""
+        """Whether the answer comes without a lookup."""
         before = self.looked_up
         self.says()
         return self.looked_up == before
@@ -412,8 +405,8 @@ def until_old(hosts: list[VpopmailHost]) -> None:
 @pytest.mark.parametrize("name", CHANGES)
 def test_at_once(name: str) -> None:
     change = CHANGES[name]
-    with a_folder() as folder_:
-        world = World(prepared(folder_ / "root", change), change)
+    with temporary_directory() as directory_:
+        world = World(prepared(directory_ / "root", change), change)
         assert world.says() == change.before
         for turn in range(TURNS):
             change.there(world.host)
@@ -425,7 +418,7 @@ def test_at_once(name: str) -> None:
 @pytest.fixture(scope="module", params=[False, True], ids=["plug-in", "module"])
 def quiet(request: pytest.FixtureRequest) -> Iterator[dict[str, World]]:
     """A world for each change, in which nothing has happened for a while."""
-    with a_folder() as place:
+    with temporary_directory() as place:
         made = {
             name: World(prepared(place / str(number), change), change, own=request.param)
             for number, (name, change) in enumerate(CHANGES.items())
@@ -441,13 +434,13 @@ def quiet(request: pytest.FixtureRequest) -> Iterator[dict[str, World]]:
 def test_when_all_is_quiet(name: str, quiet: dict[str, World]) -> None:
     world, change = quiet[name], quiet[name].change
     assert world.says_often() == {change.before}
-    assert world.remembers() == (change.kept and change.before != TROUBLE)
+    assert world.remembers() == (change.kept and change.before != TEMPORARY)
     change.there(world.host)
     assert world.says_often() == {change.after}
 
 
 def test_in_a_real_server_with_many_workers() -> None:
-    with a_folder() as place:
+    with temporary_directory() as place:
         host = vpopmail_host(place)
         host.home_of(DD, "kim")
         with serving(host, CVM_WORKERS="3") as server:
@@ -459,15 +452,15 @@ def test_in_a_real_server_with_many_workers() -> None:
 # -- the clock ----------------------------------------------------------------------------------------
 
 
-def test_what_rests_on_the_clock_is_decided_anew_though_no_file_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_depends_on_the_clock_is_decided_again_though_no_file_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """maildirsize gets old by itself."""
     change = QUOTAS["maildirsize gets old"]
-    with a_folder() as place:
+    with temporary_directory() as place:
         world = World(prepared(place / "root", change), change)
         until_old([world.host])
         assert world.says_often() == {YES}
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() + OLD)
-        assert world.says() == TROUBLE
+        assert world.says() == TEMPORARY
         monkeypatch.undo()
         assert world.says() == YES

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_imports import SYSTEM
+from test_imports import SYSTEM, module_of
 
 import cvm_vpopmail
 
@@ -21,16 +21,30 @@ PACKAGE = Path(cvm_vpopmail.__file__).parent
 RULES = {  # path of a module: what it may import of ours, and whether it may touch the system
     r"accounts": ("", False),
     r"rules/.*": (r"cvm_qmail\.(answer|rules.*)|cvm_vpopmail\.(accounts|rules.*)", False),
-    r"vpasswd": (r"cvm_vpopmail\.(accounts|passwords|rules.*)", False),
-    r"passwords": (r"cvm_qmail\.(answer|lookups|wire)|cvm_vpopmail\.accounts", True),
-    r"settings": (r"cvm_qmail\.settings", True),
+    r"vpasswd": (r"cvm_vpopmail\.(accounts|rules.*)|cvm_qmail\.passwords", False),
+    r"credentials": (r"cvm_vpopmail\.rules.*", False),
+    r"dialects": (r"cvm_vpopmail\.(credentials|rules.*|tables\.(mysql|pgsql))", False),
+    r"settings": (r"cvm_qmail\.settings|cvm_vpopmail\.dialects", True),
+    r"tables/(connection|mysql|pgsql)": (r"cvm_vpopmail\.(credentials|tables\.(connection|mysql_packets))", True),
+    r"tables/mysql_packets": (r"cvm_vpopmail\.tables\.connection", False),
     r"tables/.*": (
-        r"cvm_qmail\.(answer|settings|tables.*|wire)|cvm_vpopmail\.(?!check|cli|lookup|people).*",
+        (
+            r"cvm_qmail\.(answer|passwords|process\.\w+|settings|tables.*|protocols\.cvm\.packets)"
+            r"|cvm_vpopmail\.(?!authentication|check|cli|cvmctl|host|lint|listing|module|program|remedies).*"
+        ),
         True,
     ),
-    r"lookup": (
-        r"cvm_qmail\.(answer|lookups|settings|tables.*)|cvm_vpopmail\.(accounts|passwords|rules.*|settings|tables.*)",
+    r"host": (
+        r"cvm_qmail\.(answer|plugin|settings|tables.*)|cvm_vpopmail\.(accounts|rules.*|settings|tables.*)",
         True,
+    ),
+    r"authentication": (
+        r"cvm_qmail\.(answer|passwords|plugin|tables.*)|cvm_vpopmail\.(accounts|host|rules.*)",
+        False,
+    ),
+    r"module": (
+        r"cvm_qmail\.(answer|entry_points|plugin|qmail|settings|tables.*)|cvm_vpopmail\.(authentication|host|rules.*)",
+        False,
     ),
 }
 
@@ -54,8 +68,7 @@ def imported(path: Path) -> list[str]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: say which package"
-            of_package = node.module in ("cvm_qmail", "cvm_vpopmail")
-            found += [f"{node.module}.{alias.name}" for alias in node.names] if of_package else [str(node.module)]
+            found += [module_of(str(node.module), alias.name) for alias in node.names]
     return found
 
 
@@ -75,9 +88,13 @@ def test_imports_run_one_way(rule: str) -> None:
 
 
 def test_only_the_command_knows_servers_and_only_the_helper_knows_cvmctl() -> None:
-    above = {"cli": "cli", "people": "tool"}
+    above = {"cli": "cli", **dict.fromkeys(("cvmctl", "lint", "listing", "remedies"), "cvmctl")}
+    servers = (
+        r"cvm_qmail\.(cli|observe\.shadow|process\.(?!policies|sandbox)|protocols\.cvm\.(?!packets)"
+        r"|server|service|transports|cvmctl)"
+    )
     for path in PATHS:
-        upwards = [n for n in imported(path) if re.match(r"cvm_qmail\.(cli|client|responder|serve|transports|tool)", n)]
+        upwards = [n for n in imported(path) if re.match(servers, n)]
         assert [n for n in upwards if n.split(".")[1] != above.get(name(path))] == [], path
 
 

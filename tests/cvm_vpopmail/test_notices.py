@@ -44,35 +44,35 @@ def test_a_kind_of_line_is_said_once_a_minute(notices: Notices, said: list[str],
     assert said == ["one", "three", "four"]
 
 
-def test_a_place_in_trouble_is_left_alone_for_a_while(notices: Notices, said: list[str], clock: Clock) -> None:
-    assert notices.calm
-    notices.trouble("mysql:db1", "database-down", "refused", 0.4)
-    assert not notices.calm
-    assert notices.resting("mysql:db1")
-    assert not notices.resting("mysql:db2")
+def test_a_server_that_failed_is_not_asked_for_a_while(notices: Notices, said: list[str], clock: Clock) -> None:
+    assert notices.healthy
+    notices.failed("mysql:db1", "database-down", "refused", 0.4)
+    assert not notices.healthy
+    assert notices.paused("mysql:db1")
+    assert not notices.paused("mysql:db2")
     clock.now += 0.5
-    assert not notices.resting("mysql:db1")
-    assert notices.troubled("mysql:db1")
-    notices.try_again("mysql:db1", 0.8)
-    assert notices.resting("mysql:db1"), "one tries, the others need not"
-    notices.well("mysql:db1")
-    assert not notices.resting("mysql:db1")
-    assert notices.calm
+    assert not notices.paused("mysql:db1")
+    assert notices.failing("mysql:db1")
+    notices.pause_others("mysql:db1", 0.8)
+    assert notices.paused("mysql:db1"), "one tries, the others need not"
+    notices.recovered("mysql:db1")
+    assert not notices.paused("mysql:db1")
+    assert notices.healthy
     assert said == ["mysql:db1: refused", "mysql:db1: works again, after 0.5 seconds"]
 
 
-def test_what_was_never_in_trouble_is_not_said_to_be_well(notices: Notices, said: list[str]) -> None:
-    notices.well("mysql:db1")
+def test_what_never_failed_is_not_said_to_work_again(notices: Notices, said: list[str]) -> None:
+    notices.recovered("mysql:db1")
     assert said == []
 
 
 def test_another_process_sees_it(notices: Notices) -> None:
     child = os.fork()
     if not child:
-        notices.trouble("place", "reason", "text", 10.0)
+        notices.failed("place", "reason", "text", 10.0)
         os._exit(0)
     os.waitpid(child, 0)
-    assert notices.resting("place")
+    assert notices.paused("place")
 
 
 def test_a_board_has_a_bound_and_forgets_the_least() -> None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hosts import a_folder
+from hosts import temporary_directory
 from serving import serving
 from vdomains import UID, VpopmailHost, as_process, vpopmail_host
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import BadSetting, Settings
-from cvm_qmail.tables import Tables
+from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.settings import Vpopmail
-from cvm_vpopmail.tables import Guess
+from cvm_vpopmail.tables.backend_guess import BackendGuess
 
 pytestmark = pytest.mark.root
 
 
 @pytest.fixture
 def vhost() -> Iterator[VpopmailHost]:
-    with a_folder() as root:
+    with temporary_directory() as root:
         yield vpopmail_host(root)
 
 
@@ -38,7 +38,7 @@ def backend(host: VpopmailHost, kind: str = "root", **variables: str) -> str:
 
 def test_the_back_end_is_a_database_if_its_file_is_there(vhost: VpopmailHost) -> None:
     assert backend(vhost) == "cdb"
-    vhost.folder("v/etc")
+    vhost.directory("v/etc")
     vhost.file("v/etc/vpopmail.pgsql", mode=0o600)
     assert backend(vhost) == "pgsql"
     vhost.file("v/etc/vpopmail.mysql", mode=0o600)
@@ -46,20 +46,20 @@ def test_the_back_end_is_a_database_if_its_file_is_there(vhost: VpopmailHost) ->
     assert backend(vhost, CVM_VPOPMAIL_BACKEND="cdb") == "cdb"
 
 
-def test_where_its_file_cannot_be_seen_the_back_end_has_to_be_told(vhost: VpopmailHost) -> None:
+def test_where_its_file_cannot_be_seen_the_back_end_has_to_be_named(vhost: VpopmailHost) -> None:
     """Taken for cdb, no account of a database would exist."""
-    vhost.folder("v/etc", mode=0o700, uid=UID, gid=UID)
+    vhost.directory("v/etc", mode=0o700, uid=UID, gid=UID)
     vhost.file("v/etc/vpopmail.mysql", mode=0o600, uid=UID, gid=UID)
     assert backend(vhost, "the owner") == "mysql"
     said = backend(vhost, "somebody by bits")
     assert said.startswith("CVM_VPOPMAIL_BACKEND: found '', expected cdb, mysql or pgsql, since ")
-    assert said.endswith("/v/etc cannot be seen: Permission denied")
+    assert said.endswith("/v/etc cannot be read: Permission denied")
     assert backend(vhost, "somebody by bits", CVM_VPOPMAIL_BACKEND="mysql") == "mysql"
 
 
 def test_where_no_vpopmail_can_be_seen_there_is_none(vhost: VpopmailHost) -> None:
-    vhost.folder("shut", mode=0o700)
-    vhost.folder("shut/v/etc", mode=0o700)
+    vhost.directory("shut", mode=0o700)
+    vhost.directory("shut/v/etc", mode=0o700)
     nowhere = {"CVM_VPOPMAIL_DIR": str(vhost.root / "shut/v")}
     assert backend(vhost, "somebody by bits", **nowhere) == "cdb"
     assert backend(vhost, CVM_VPOPMAIL_DIR=str(vhost.root / "nothing")) == "cdb"
@@ -73,19 +73,19 @@ def guess_is(vhost: VpopmailHost, directory: str, *, files: bool = False) -> str
     environment = {"QMAIL_ROOT": str(vhost.root / "q"), "CVM_VPOPMAIL_DIR": directory}
     tables = Tables(Settings.from_environment(environment))
     try:
-        Guess(tables, directory.encode()).confirm(files=files)
-    except Unavailable as trouble:
-        return trouble.reason
+        BackendGuess(tables, directory.encode()).confirm(files=files)
+    except Unavailable as error:
+        return error.reason
     return "missing"
 
 
 def test_a_guessed_back_end_is_looked_at_again_before_an_account_is_missing(vhost: VpopmailHost) -> None:
     directory = vhost.root / "late"
     assert guess_is(vhost, str(directory)) == "backend-unknown"
-    assert guess_is(vhost, str(directory), files=True) == "missing", "the domain's own files tell"
-    vhost.folder("late")
+    assert guess_is(vhost, str(directory), files=True) == "missing", "the domain's own files show it"
+    vhost.directory("late")
     assert guess_is(vhost, str(directory)) == "missing"
-    vhost.folder("late/etc")
+    vhost.directory("late/etc")
     assert guess_is(vhost, str(directory)) == "missing"
     vhost.file("late/etc/vpopmail.mysql", b"localhost|0|u|p|d\n")
     assert guess_is(vhost, str(directory)) == guess_is(vhost, str(directory), files=True) == "backend-unknown"
@@ -95,7 +95,7 @@ def test_only_an_unnamed_back_end_is_a_guess(vhost: VpopmailHost) -> None:
     def policy(**variables: str) -> Vpopmail:
         return Vpopmail.from_settings(Settings.from_environment(variables))
 
-    there = str(vhost.folder("there"))
+    there = str(vhost.directory("there"))
     assert policy(CVM_VPOPMAIL_DIR=there).guessed
     assert not policy(CVM_VPOPMAIL_DIR=there, CVM_VPOPMAIL_BACKEND="cdb").guessed
     assert not policy(CVM_VPOPMAIL_DIR=there, CVM_VPOPMAIL_BACKEND="mysql").guessed
@@ -106,7 +106,7 @@ def test_a_server_takes_no_account_of_a_database_that_came_late_for_missing(vhos
     with serving(vhost) as server:
         for _ in range(3):
             assert server.ask("nobody", "example.com").code == 100
-        vhost.folder("v/etc")
+        vhost.directory("v/etc")
         vhost.file("v/etc/vpopmail.mysql", b"localhost|0|u|p|d\n")
         assert server.ask("nobody", "example.com").code == 4
         assert server.logged("backend-unknown")

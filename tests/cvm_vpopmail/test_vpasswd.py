@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvm_qmail.lookups import Challenge, Password
+from cvm_qmail.plugin import Challenge, Password
 from cvm_vpopmail.accounts import Flag
 from cvm_vpopmail.vpasswd import parse
 
@@ -28,25 +28,25 @@ def test_a_line_is_an_account() -> None:
     account = parse(b"bob", LINE, clear=False)
     assert account[:5] == (b"bob", 2064, b"Bob B.", b"/v/domains/example.com/bob", b"1000S,10C")
     assert account.flags == Flag.NO_SMTP | Flag.BOUNCE_MAIL
-    assert account.secret.proves(RIGHT, "imap")
+    assert account.secret.verify(RIGHT, "imap")
 
 
 def test_the_newline_at_the_end_is_no_part_of_it() -> None:
     assert parse(b"bob", LINE + b"\n", clear=False)[:5] == parse(b"bob", LINE, clear=False)[:5]
-    assert parse(b"bob", MD5 + b"\n", clear=False).secret.proves(RIGHT, "imap")
+    assert parse(b"bob", MD5 + b"\n", clear=False).secret.verify(RIGHT, "imap")
 
 
 def test_the_clear_text_is_all_that_follows_the_quota() -> None:
     account = parse(b"bob", LINE + b":" + CLEAR, clear=True)
     assert account.quota == b"1000S,10C"
-    assert account.secret.proves(RESPONSE, "smtp")
-    assert not parse(b"bob", LINE + b":x:" + CLEAR, clear=True).secret.proves(RESPONSE, "smtp")
+    assert account.secret.verify(RESPONSE, "smtp")
+    assert not parse(b"bob", LINE + b":x:" + CLEAR, clear=True).secret.verify(RESPONSE, "smtp")
 
 
 def test_without_clear_passwords_nobody_reads_it_and_the_quota_ends_before_it() -> None:
     account = parse(b"bob", LINE + b":" + CLEAR, clear=False)
     assert account.quota == b"1000S,10C"
-    assert not account.secret.proves(RESPONSE, "smtp")
+    assert not account.secret.verify(RESPONSE, "smtp")
 
 
 @pytest.mark.parametrize("count", range(7))
@@ -56,7 +56,7 @@ def test_fields_that_are_missing_are_empty_and_numbers_0(count: int) -> None:
     missing = [0, b"", b"", b""]
     there = max(0, count - 2)
     assert list(account[1:5]) == expected[:there] + missing[there:]
-    assert account.secret.proves(RIGHT, "smtp") == (count > 0)
+    assert account.secret.verify(RIGHT, "smtp") == (count > 0)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_any_line_is_an_account_and_its_secret_is_not_shown(name: bytes, value: 
     account = parse(name, value, clear=clear)
     assert account.name == name
     assert 0 <= account.flags < 1 << 32
-    assert repr(account.secret) == "Stored(...)"
+    assert repr(account.secret) == "StoredPassword(...)"
     assert b"\0" not in account.gecos + account.directory + account.quota
     assert b":" not in account.gecos + account.directory + account.quota
 

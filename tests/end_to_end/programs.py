@@ -31,5 +31,5 @@ def run(*command: str | Path, given: bytes = b"", **environment: str) -> subproc
 
 
 def beside(peer: str, name: str) -> Path:
-    """The program `name` in the folder of `peer`: ours and the C one share a name."""
+    """The program `name` in the directory of `peer`: ours and the C one share a name."""
     return Path(shutil.which(peer) or peer).with_name(name)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from end_to_end.programs import beside, run
-from hosts import Host, a_folder, plain_host
+from hosts import Host, plain_host, temporary_directory
 from serving import CVM_QMAIL, Server, serving
 
 CVM = pytest.mark.peer("cvm-testclient")
@@ -42,7 +42,7 @@ class Module:
         self.environment = environment
 
     def ask(self, client: str, *arguments: str, **more: str) -> tuple[int, str, str]:
-        """What a client says of the address: exit status, output, errors (without a command's log of its troubles)."""
+        """What a client says of the address: exit status, output, errors (without a command's log of its failures)."""
         done = run(client, self.name, *arguments, **{**self.environment, **more})
         errors = [line for line in done.stderr.decode().splitlines(keepends=True) if not line.startswith("? ")]
         return done.returncode, done.stdout.decode(), "".join(errors)
@@ -83,7 +83,7 @@ def failure(client: str, code: int, meaning: str) -> str:
 
 
 REJECTED = 100, "Credentials rejected"
-TROUBLE = 4, "Input/Output error"
+TEMPORARY = 4, "Input/Output error"
 WRONG_SECRET = 7, "Credential missing in data from module"
 NO_SECRET_MODE = 6, "Configuration error"
 
@@ -102,7 +102,7 @@ def test_testclient_prints_the_facts_or_the_reason(host: Host, scheme: str, secr
         assert module.ask(client, "JOE", "Example.ORG") == (0, facts_of_joe(host), "")
         assert module.ask(client, *NOBODY) == (100, "out of scope:     0\n", failure(client, *REJECTED))
         assert module.ask(client, *ELSEWHERE) == (100, "out of scope:     1\n", failure(client, *REJECTED))
-        assert module.ask(client, *STICKY) == (4, "", failure(client, *TROUBLE))
+        assert module.ask(client, *STICKY) == (4, "", failure(client, *TEMPORARY))
 
 
 @CVM
@@ -113,7 +113,7 @@ def test_v1testclient_does_likewise(host: Host, scheme: str) -> None:
         assert module.ask(client, *JOE) == (0, facts_of_joe(host), "")
         assert module.ask(client, *NOBODY) == (100, "", failure(client, *REJECTED))
         assert module.ask(client, *ELSEWHERE) == (100, "", failure(client, *REJECTED))
-        assert module.ask(client, *STICKY) == (4, "", failure(client, *TROUBLE))
+        assert module.ask(client, *STICKY) == (4, "", failure(client, *TEMPORARY))
 
 
 @CVM
@@ -159,14 +159,14 @@ def test_without_a_secret_in_the_environment_an_acceptance_is_error_6(host: Host
 @pytest.mark.parametrize("scheme", ["cvm-local", "cvm-udp", "cvm-command"])
 def test_unreadable_control_files_are_error_4_for_every_address(host: Host, scheme: str) -> None:
     (host.root / "control/locals").unlink()
-    host.folder("control/locals")
+    host.directory("control/locals")
     with a_module(host, scheme) as module:
         for address in (JOE, NOBODY, STICKY, ELSEWHERE):
-            assert module.ask("cvm-testclient", *address) == (4, "", failure("cvm-testclient", *TROUBLE))
+            assert module.ask("cvm-testclient", *address) == (4, "", failure("cvm-testclient", *TEMPORARY))
 
 
 @CVM
-def test_a_command_logs_its_troubles_where_its_caller_does(host: Host) -> None:
+def test_a_command_logs_its_errors_where_its_caller_does(host: Host) -> None:
     with a_module(host, "cvm-command") as module:
         assert run("cvm-testclient", module.name, *JOE, **module.environment).stderr == b""
         done = run("cvm-testclient", module.name, *STICKY, **module.environment)
@@ -236,8 +236,8 @@ def test_checkpassword_takes_nobody_in_where_passwords_should_be_checked(host: H
 @contextmanager
 def two_servers(host: Host) -> Iterator[tuple[Server, Server]]:
     """One for example.org, one for second.example."""
-    with a_folder() as folder:
-        second = plain_host(folder)
+    with temporary_directory() as directory:
+        second = plain_host(directory)
         second.control("locals", "second.example\n")
         with serving(host) as server, serving(second) as other:
             yield server, other
@@ -299,7 +299,7 @@ def smtp(*recipients: str, **environment: str) -> list[str]:
 
 ACCEPTED = "250 Recipient='{}'."
 NO_SUCH = "553 5.1.1 Sorry, that recipient does not exist."
-CANNOT_TELL = "451 4.1.0 Sorry, I could not verify that recipient (internal temporary error)."
+FAILED = "451 4.1.0 Sorry, I could not verify that recipient (internal temporary error)."
 ADDRESSES = ["joe@example.org", "nobody@example.org", "sticky@example.org", "joe@elsewhere.example", "ann-x@v.example"]
 
 
@@ -313,7 +313,7 @@ def test_mailfront_smtp_answers_250_553_451_and_leaves_other_domains_to_others(
         joe, nobody, sticky, elsewhere, virtual = smtp(*ADDRESSES, CVM_LOOKUP=module.name, **module.environment)
     assert joe == ACCEPTED.format("joe@example.org")
     assert nobody == NO_SUCH
-    assert sticky == CANNOT_TELL
+    assert sticky == FAILED
     assert elsewhere == ACCEPTED.format("joe@elsewhere.example"), "the plug-in accept had the last word"
     assert virtual == NO_SUCH
 
@@ -322,7 +322,7 @@ def test_mailfront_smtp_answers_250_553_451_and_leaves_other_domains_to_others(
 def test_mailfront_smtp_defers_everybody_while_the_secret_is_wrong(host: Host) -> None:
     with a_module(host, "cvm-local", "open sesame") as module:
         for environment in ({}, {"CVM_LOOKUP_SECRET": "close"}, {"LOOKUP_SECRET": "close"}):
-            assert smtp(*ADDRESSES, CVM_LOOKUP=module.name, **environment) == [CANNOT_TELL] * 5
+            assert smtp(*ADDRESSES, CVM_LOOKUP=module.name, **environment) == [FAILED] * 5
         right = smtp("joe@example.org", CVM_LOOKUP=module.name, LOOKUP_SECRET="open sesame")
         assert right == [ACCEPTED.format("joe@example.org")]
 
@@ -332,15 +332,15 @@ def test_mailfront_smtp_defers_everybody_while_the_control_files_cannot_be_read(
     with a_module(host, "cvm-local") as module:
         assert smtp("joe@example.org", CVM_LOOKUP=module.name) == [ACCEPTED.format("joe@example.org")]
         (host.root / "control/virtualdomains").unlink()
-        host.folder("control/virtualdomains")
-        assert smtp(*ADDRESSES, CVM_LOOKUP=module.name) == [CANNOT_TELL] * 5
+        host.directory("control/virtualdomains")
+        assert smtp(*ADDRESSES, CVM_LOOKUP=module.name) == [FAILED] * 5
 
 
 @MAILFRONT
 def test_mailfront_smtp_defers_while_no_server_answers(host: Host) -> None:
     with serving(host) as server:
         assert server.stop() == 0
-        assert smtp("joe@example.org", "nobody@example.org", CVM_LOOKUP=server.module) == [CANNOT_TELL] * 2
+        assert smtp("joe@example.org", "nobody@example.org", CVM_LOOKUP=server.module) == [FAILED] * 2
 
 
 def netstring(text: str) -> str:
@@ -365,6 +365,6 @@ def test_mailfront_qmtp_answers_k_d_and_z(host: Host, scheme: str) -> None:
     joe, nobody, sticky, elsewhere, virtual = answers
     assert joe.startswith("K")
     assert nobody == "D" + NO_SUCH[4:]
-    assert sticky == "Z" + CANNOT_TELL[4:]
+    assert sticky == "Z" + FAILED[4:]
     assert elsewhere.startswith("K")
     assert virtual == nobody

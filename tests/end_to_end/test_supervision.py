@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import pytest
 from end_to_end.programs import CONTRIB, clean_environment, run
-from hosts import Host, a_folder
+from hosts import Host, temporary_directory
 from serving import CVM_QMAIL, PATIENCE, accepting, free_port, until
 
-from cvm_qmail import client
+from cvm_qmail.protocols.cvm import client
 
 pytestmark = pytest.mark.root
 
@@ -32,14 +32,14 @@ SYSTEMD = pytest.mark.peer("systemd-analyze")
 
 
 class Services(NamedTuple):
-    """A folder of services, where nothing runs yet."""
+    """A directory of services, where nothing runs yet."""
 
-    folder: Path
+    directory: Path
     host: Host
 
     def add(self, source: str, **settings: str) -> Service:
         """Copies a service of contrib/, and writes settings into its env."""
-        service = self.folder / Path(source).name
+        service = self.directory / Path(source).name
         shutil.copytree(CONTRIB / source, service)
         for name, value in settings.items():
             (service / "env" / name).write_text(f"{value}\n")
@@ -49,9 +49,10 @@ class Services(NamedTuple):
         host = self.host.environment
         return self.add(
             source,
-            CVM_LOOKUP=f"cvm-local:{self.folder}/run/socket",
+            CVM_LOOKUP=f"cvm-local:{self.directory}/run/socket",
             CVM_LOOKUP_SECRET=secret,
             CVM_WORKERS=str(WORKERS),
+            RUN_AS="nobody",
             QMAIL_ROOT=host["QMAIL_ROOT"],
             NSS_WRAPPER_PASSWD=host["NSS_WRAPPER_PASSWD"],
         )
@@ -60,11 +61,11 @@ class Services(NamedTuple):
 class Service(NamedTuple):
     """One service."""
 
-    folder: Path
+    directory: Path
 
     @property
     def module(self) -> str:
-        return (self.folder / "env/CVM_LOOKUP").read_text().strip()
+        return (self.directory / "env/CVM_LOOKUP").read_text().strip()
 
     @property
     def path(self) -> Path:
@@ -72,7 +73,7 @@ class Service(NamedTuple):
 
     @property
     def log(self) -> str:
-        current = self.folder / "log/main/current"
+        current = self.directory / "log/main/current"
         return current.read_text() if current.exists() else ""
 
     def answers(self, account: str = "joe", secret: str | None = None) -> int | None:
@@ -86,8 +87,8 @@ class Service(NamedTuple):
 
 @pytest.fixture
 def services(host: Host) -> Iterator[Services]:
-    with a_folder() as folder:
-        yield Services(folder, host)
+    with temporary_directory() as directory:
+        yield Services(directory, host)
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def alive(pid: int) -> bool:
 
 
 def sv(command: str, service: Service) -> str:
-    done = run("sv", "-w", "15", command, service.folder)
+    done = run("sv", "-w", "15", command, service.directory)
     assert done.returncode == 0, done
     return done.stdout.decode()
 
@@ -149,7 +150,7 @@ def sv(command: str, service: Service) -> str:
 def runit_pid(service: Service) -> int:
     """The process that runit started; 0: none."""
     try:
-        return int((service.folder / "supervise/pid").read_text() or 0)
+        return int((service.directory / "supervise/pid").read_text() or 0)
     except FileNotFoundError:
         return 0
 
@@ -164,12 +165,12 @@ def runsv_runs(service: Path) -> bool:
 
 @contextmanager
 def runsvdir(services: Services) -> Iterator[None]:
-    """runsvdir on the folder; SIGHUP makes it tell all that it started to end, and end itself."""
+    """runsvdir on the directory; SIGHUP makes it tell all that it started to end, and end itself."""
     try:
-        with supervised("runsvdir", "-P", services.folder, stop=signal.SIGHUP):
+        with supervised("runsvdir", "-P", services.directory, stop=signal.SIGHUP):
             yield
     finally:
-        until(lambda: not any(map(runsv_runs, services.folder.iterdir())), "all services have ended")
+        until(lambda: not any(map(runsv_runs, services.directory.iterdir())), "all services have ended")
 
 
 @RUNIT
@@ -197,7 +198,7 @@ def test_runit_the_file_with_an_empty_line_is_the_empty_secret_an_empty_file_non
     service = services.add_cvm_rcptto("runit/cvm-rcptto")
     with runsvdir(services):
         until(lambda: service.answers() == 0, "the service answers")
-        (service.folder / "env/CVM_LOOKUP_SECRET").write_text("")
+        (service.directory / "env/CVM_LOOKUP_SECRET").write_text("")
         sv("restart", service)
         until(lambda: service.answers() == 6, "the service answers as without a secret in its environment")
         until(lambda: "CVM_LOOKUP_SECRET is not set" in service.log, "and says so, also what goes to standard error")
@@ -261,7 +262,7 @@ def test_runit_a_killed_supervisor_takes_its_workers_along_and_comes_back(servic
 @RUNIT
 def test_runit_what_is_in_hand_at_the_end_is_answered_and_logged_before_stopping(services: Services) -> None:
     service = services.add_cvm_rcptto("runit/cvm-rcptto")
-    (service.folder / "env/CVM_LOCAL_TIMEOUT").write_text("60000\n")
+    (service.directory / "env/CVM_LOCAL_TIMEOUT").write_text("60000\n")
     with runsvdir(services):
         until(lambda: service.answers() == 0, "the service answers")
         workers = all_workers_of(runit_pid(service))
@@ -270,7 +271,7 @@ def test_runit_what_is_in_hand_at_the_end_is_answered_and_logged_before_stopping
             slow.connect(str(service.path))
             slow.sendall(b"\2\0\1\x03ann")
             until(lambda: any(map(holds_a_client, workers)), "a worker has taken the connection")
-            assert run("sv", "-w", "0", "down", service.folder).returncode in (0, 1)
+            assert run("sv", "-w", "0", "down", service.directory).returncode in (0, 1)
             until(lambda: not service.path.exists(), "it is ending")
             slow.sendall(b"\2\x0bexample.org\0")
             slow.shutdown(socket.SHUT_WR)
@@ -300,20 +301,38 @@ def test_runit_a_second_runsv_starts_clean(services: Services) -> None:
         assert service.log.count("Stopping.") == starts
 
 
+@pytest.fixture
+def private_home(services: Services) -> Path:
+    """joe's, which nobody else may enter."""
+    home = services.host.root / "home/joe"
+    home.chmod(0o700)
+    return home
+
+
 @RUNIT
-def test_runit_as_another_user_with_the_change_that_the_file_tells(services: Services) -> None:
-    if run("chpst", "-u", "nobody", CVM_QMAIL, "--version").returncode:
-        pytest.skip(f"NOBODY MAY NOT RUN {CVM_QMAIL}: the interpreter or the package is in a private folder")
+@pytest.mark.usefixtures("private_home")
+def test_runit_runs_it_as_its_own_user_who_may_look_into_every_home(services: Services) -> None:
     service = services.add_cvm_rcptto("runit/cvm-rcptto")
-    script = service.folder / "run"
-    script.write_text(script.read_text().replace("exec chpst -e", "exec chpst -u nobody -e"))
-    service.path.parent.mkdir()
-    shutil.chown(service.path.parent, "nobody")
     with runsvdir(services):
         until(lambda: service.answers() == 0, "the service answers")
         assert service.answers("nobody") == 100
-        assert Path(f"/proc/{runit_pid(service)}").stat().st_uid == 65534
-        until(lambda: "judging by owner and mode bits" in service.log, "it says what it may not do")
+        status = Path(f"/proc/{runit_pid(service)}/status").read_text()
+        assert re.search(r"^Uid:\s+65534\s+65534\s+65534\s+65534$", status, re.MULTILINE)
+        assert re.search(r"^CapBnd:\s+00000000000000c4$", status, re.MULTILINE)
+        assert re.search(r"^CapEff:\s+00000000000000c4$", status, re.MULTILINE)
+        assert "by owner and mode bits" not in service.log
+
+
+@RUNIT
+@pytest.mark.usefixtures("private_home")
+def test_runit_without_capabilities_with_the_change_that_the_file_tells(services: Services) -> None:
+    service = services.add_cvm_rcptto("runit/cvm-rcptto")
+    script = service.directory / "run"
+    script.write_text(re.sub(r"^    --(inh|ambient|bounding).*\n", "", script.read_text(), flags=re.MULTILINE))
+    with runsvdir(services):
+        until(lambda: service.answers("nobody") == 100, "the service answers")
+        assert service.answers() == 4, "it cannot enter this home"
+        until(lambda: "by owner and mode bits" in service.log, "it says what it may not do")
         sv("down", service)
         assert not service.path.exists()
 
@@ -370,7 +389,7 @@ def test_the_example_smtp_service_asks_it_about_each_recipient(services: Service
             assert say("MAIL FROM:<sender@client.example>").startswith("250 ")
             assert say("RCPT TO:<joe@example.org>").startswith("250 ")
             assert say("RCPT TO:<nobody@example.org>") == "553 5.1.1 Sorry, that recipient does not exist."
-            assert say("RCPT TO:<joe@backup.example>").startswith("250 "), "not ours to judge, but in rcpthosts"
+            assert say("RCPT TO:<joe@backup.example>").startswith("250 "), "out of scope, but in rcpthosts"
             assert say("RCPT TO:<joe@elsewhere.example>").startswith("550 5.1.0 "), "not ours, nor in rcpthosts"
             sv("down", service)
             assert say("RCPT TO:<joe@example.org>").startswith("451 "), "nobody can tell"
@@ -386,20 +405,20 @@ def test_the_example_smtp_service_asks_it_about_each_recipient(services: Service
 
 @contextmanager
 def s6_svscan(services: Services) -> Iterator[None]:
-    """s6-svscan on the folder; SIGTERM makes it end all that it started."""
-    with supervised("s6-svscan", services.folder, stop=signal.SIGTERM):
-        until((services.folder / ".s6-svscan/control").exists, "s6-svscan is there")
+    """s6-svscan on the directory; SIGTERM makes it end all that it started."""
+    with supervised("s6-svscan", services.directory, stop=signal.SIGTERM):
+        until((services.directory / ".s6-svscan/control").exists, "s6-svscan is there")
         yield
 
 
 def s6_pid(service: Service) -> int:
     """The process that s6 started; below 1: none."""
-    done = run("s6-svstat", "-o", "pid", service.folder)
+    done = run("s6-svstat", "-o", "pid", service.directory)
     return int(done.stdout) if done.returncode == 0 else -1
 
 
 def s6_svc(service: Service, *options: str) -> None:
-    done = run("s6-svc", *options, service.folder)
+    done = run("s6-svc", *options, service.directory)
     assert done.returncode == 0, done
 
 
@@ -450,10 +469,10 @@ SOCKET_UNIT = CONTRIB / "systemd/cvm-rcptto.socket"
 @pytest.fixture
 def units() -> Iterator[list[Path]]:
     """Both units as installed, but for the program's path."""
-    with a_folder() as folder:
+    with temporary_directory() as directory:
         for unit in (UNIT, SOCKET_UNIT):
-            (folder / unit.name).write_text(unit.read_text().replace("/usr/local/bin/cvm-qmail", str(CVM_QMAIL)))
-        yield sorted(folder.iterdir())
+            (directory / unit.name).write_text(unit.read_text().replace("/usr/local/bin/cvm-qmail", str(CVM_QMAIL)))
+        yield sorted(directory.iterdir())
 
 
 def settings(unit: Path, name: str) -> list[str]:
@@ -477,7 +496,7 @@ def test_systemd_would_complain_of_a_wrong_unit(units: list[Path]) -> None:
 
 @SYSTEMD
 def test_systemd_calls_the_service_well_confined(units: list[Path]) -> None:
-    done = run("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=25", units[0])
+    done = run("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", units[0])
     assert done.returncode == 0, done.stdout.decode().splitlines()[-1:]
 
 
@@ -506,13 +525,17 @@ CALL = re.compile(r"^(?:\d+ +)?(\w+)\(", re.MULTILINE)
 def test_what_the_unit_takes_away_is_not_missed(host: Host, units: list[Path]) -> None:
     """The server with the unit's capabilities, watched: its answers, and each of its system calls."""
     private = host.user("ann", 5002, ".qmail-default", mode=0o700)
-    capabilities = settings(UNIT, "CapabilityBoundingSet")[0].replace("CAP_", "+").lower().split()
-    with a_folder() as folder:
-        trace, path = folder / "trace", folder / "socket"
+    assert settings(UNIT, "CapabilityBoundingSet") == settings(UNIT, "AmbientCapabilities")
+    assert not settings(UNIT, "ProtectProc"), "the supervisor must see the state of its workers"
+    capabilities = ",".join(["-all", *settings(UNIT, "AmbientCapabilities")[0].replace("CAP_", "+").lower().split()])
+    kinds = [f"--{kind}={capabilities}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    with temporary_directory() as directory:
+        shutil.chown(directory, "nobody", "nogroup")
+        trace, path = directory / "trace", directory / "socket"
         server = subprocess.Popen(
             [
                 *("strace", "-f", "-qq", "-e", "signal=none", "-o", trace),
-                *("setpriv", "--bounding-set", ",".join(["-all", *capabilities]), "--no-new-privs"),
+                *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *kinds, "--no-new-privs"),
                 *(CVM_QMAIL, f"cvm-local:{path}"),
             ],
             env=clean_environment(host.environment),
@@ -537,8 +560,8 @@ def test_what_the_unit_takes_away_is_not_missed(host: Host, units: list[Path]) -
                 os.kill(pid, signal.SIGTERM)
             output, errors = server.communicate(timeout=PATIENCE)
         called = set(CALL.findall(trace.read_text()))
-    troubles = [line for line in output.decode().splitlines() if line.startswith("?")]
-    assert [line.split()[1] for line in troubles] == ["ann-x@example.org"]
+    failed = [line for line in output.decode().splitlines() if line.startswith("?")]
+    assert [line.split()[1] for line in failed] == ["ann-x@example.org"]
     assert b"warning" not in errors, errors
     assert {"accept4", "setfsuid", "setfsgid", "capset"} <= called, "the trace saw what matters"
     missing = called - permitted_calls(units[0])
@@ -586,8 +609,8 @@ def udp_bound(port: int) -> bool:
 
 @pytest.mark.peer("systemd-socket-activate")
 def test_socket_activation_takes_the_socket_that_systemd_made(host: Host) -> None:
-    with a_folder() as folder:
-        path = folder / "socket"
+    with temporary_directory() as directory:
+        path = directory / "socket"
         module = f"cvm-local:{path}"
         with socket_activated(host, (f"--listen={path}",), module) as server:
             until(lambda: unix_listening(path), "the socket is there, before any server")

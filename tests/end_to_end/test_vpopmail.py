@@ -19,13 +19,13 @@ from typing import Any
 import cdblib
 import pytest
 from end_to_end.programs import beside, clean_environment, run
-from hosts import CORPUS, a_folder, assign_records, cdb_bytes, load
+from hosts import CORPUS, assign_records, cdb_bytes, load, temporary_directory
 from serving import CVM_QMAIL, PATIENCE, Server, serving
 from vcorpus import CVM_VPOPMAIL, login_fault
 from vhosts import AS_THE_ORIGINALS, VHost, materialise, outcome, recipient, welcome
 
-from cvm_qmail import client, wire
-from cvm_qmail.wire import Credential
+from cvm_qmail.protocols.cvm import client, packets
+from cvm_qmail.protocols.cvm.packets import Credential
 
 CVM = pytest.mark.peer("cvm-testclient")
 MAILFRONT = pytest.mark.peer("mailfront")
@@ -85,7 +85,7 @@ NOWHERE = {
 
 
 def own(host: VHost, path: str, text: str = "") -> None:
-    """A file of vpopmail's below the domains' folder."""
+    """A file of vpopmail's below the domains' directory."""
     file = host.domains / path
     file.write_text(text)
     file.chmod(0o600)
@@ -94,17 +94,17 @@ def own(host: VHost, path: str, text: str = "") -> None:
 
 def catch_all(host: VHost, domain: str, argument: str) -> None:
     """A domain without accounts."""
-    folder = host.domains / domain
-    folder.mkdir(mode=0o700)
-    os.chown(folder, VPOPMAIL, VPOPMAIL)
+    directory = host.domains / domain
+    directory.mkdir(mode=0o700)
+    os.chown(directory, VPOPMAIL, VPOPMAIL)
     own(host, f"{domain}/.qmail-default", f"| {host.root}/home/vpopmail/bin/vdelivermail '' {argument}\n")
-    (folder / "vpasswd.cdb").write_bytes(cdb_bytes([]))
-    (folder / "vpasswd.cdb").chmod(0o644)
+    (directory / "vpasswd.cdb").write_bytes(cdb_bytes([]))
+    (directory / "vpasswd.cdb").chmod(0o644)
 
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[VHost]:
-    with a_folder() as root:
+    with temporary_directory() as root:
         yield mixed_host(root)
 
 
@@ -284,8 +284,8 @@ def test_smtp_leaves_the_splitting_of_a_login_to_us(logins: Server, user: str, m
 
 
 @MAILFRONT
-def test_libcvm_decodes_the_response_one_digit_too_early_and_bob_gets_in(host: VHost, folder: Path) -> None:
-    tap, cvm = folder / "request", folder / "cvm"
+def test_libcvm_decodes_the_response_one_digit_too_early_and_bob_gets_in(host: VHost, directory: Path) -> None:
+    tap, cvm = directory / "request", directory / "cvm"
     cvm.write_text(f"#!/bin/sh\ntee {tap} | {CVM_VPOPMAIL}\n")
     cvm.chmod(0o755)
     environment = {name: value for name, value in host.environment.items() if name != "CVM_LOOKUP_SECRET"}
@@ -293,7 +293,7 @@ def test_libcvm_decodes_the_response_one_digit_too_early_and_bob_gets_in(host: V
         challenge = base64.b64decode(smtp.say("AUTH CRAM-MD5").removeprefix("334 "))
         digest = hmac.new(RIGHT.encode(), challenge, "md5").hexdigest()
         assert smtp.say(coded(f"bob@example.com {digest}")) == IN
-    sent = wire.parse_request(tap.read_bytes()).credentials
+    sent = packets.parse_request(tap.read_bytes()).credentials
     assert sent[Credential.CHALLENGE] == challenge
     assert sent[Credential.RESPONSE] == bytes.fromhex("f" + digest[:31])
     assert sent[Credential.RESPONSE_TYPE] == b"CRAM-MD5"
@@ -301,14 +301,14 @@ def test_libcvm_decodes_the_response_one_digit_too_early_and_bob_gets_in(host: V
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    with a_folder() as made:
+def directory() -> Iterator[Path]:
+    with temporary_directory() as made:
         yield made
 
 
 @MAILFRONT
 def test_bob_is_told_to_try_later_while_accounts_cannot_be_read_or_no_server_answers() -> None:
-    with a_folder() as root, started(host := mixed_host(root)) as server:
+    with temporary_directory() as root, started(host := mixed_host(root)) as server:
         accounts = host.domains / "example.com/vpasswd.cdb"
         accounts.write_bytes(accounts.read_bytes()[:3000])
         with Smtp.with_mailfront(**sasl(server, "PLAIN")) as smtp:
@@ -499,7 +499,7 @@ CHAINED = ("basic-cdb", "catchall", "dotqmail-aliases", "domains-routing")
 def test_a_chain_of_both_says_what_the_plugin_says(name: str) -> None:
     """cvm-chain goes on after any 100, and says "out of scope" only if both do."""
     system = load(CORPUS / f"vpopmail/{name}.json")
-    with a_folder() as root, ThreadPoolExecutor(4) as pool:
+    with temporary_directory() as root, ThreadPoolExecutor(4) as pool:
         host = materialise(system, root)
         aside = f"{root}/home/vpopmail/bin/vdelivermail"
         with (
@@ -515,7 +515,7 @@ def test_a_chain_of_both_says_what_the_plugin_says(name: str) -> None:
     assert " lookaside " in log
 
 
-def chain(first: Server, second: Server, case: Mapping[str, Any]) -> wire.Response:
+def chain(first: Server, second: Server, case: Mapping[str, Any]) -> packets.Response:
     """What cvm-chain says of a recipient."""
     account, domain = recipient(case)
     credentials = {Credential.ACCOUNT: account, Credential.SECRET: b"x"}
@@ -523,12 +523,12 @@ def chain(first: Server, second: Server, case: Mapping[str, Any]) -> wire.Respon
         credentials[Credential.DOMAIN] = domain
     done = run(
         beside("cvm-testclient", "cvm-chain"),
-        given=wire.pack_request(wire.Request(2, b"", credentials)),
+        given=packets.pack_request(packets.Request(2, b"", credentials)),
         CVM_CHAIN1=first.module,
         CVM_CHAIN2=second.module,
         CVM_LOOKUP_SECRET="",
     )
-    return wire.parse_response(done.stdout)
+    return packets.parse_response(done.stdout)
 
 
 # -- a web application ------------------------------------------------------------------------------
@@ -565,9 +565,9 @@ def test_the_command_answers_one_request_on_standard_input(host: VHost) -> None:
     environment = {name: value for name, value in host.environment.items() if name != "CVM_LOOKUP_SECRET"}
 
     def said(more: Mapping[int, bytes], **variables: str) -> int:
-        request = wire.pack_request(wire.Request(2, b"nonce", {**bob, **more}))
+        request = packets.pack_request(packets.Request(2, b"nonce", {**bob, **more}))
         done = run(CVM_VPOPMAIL, given=request, **environment, **variables)
-        response = wire.parse_response(done.stdout)
+        response = packets.parse_response(done.stdout)
         assert (done.returncode, response.nonce) == (response.code, b"nonce")
         return response.code
 
@@ -594,12 +594,12 @@ LEAST = [
 @pytest.mark.parametrize("wrapper", LEAST, ids=lambda wrapper: wrapper[0])
 def test_vpopmails_own_user_is_enough_where_it_owns_all_domains(wrapper: tuple[str, ...]) -> None:
     if run(*wrapper, CVM_VPOPMAIL, "--version").returncode:
-        pytest.skip(f"VPOPMAIL MAY NOT RUN {CVM_VPOPMAIL}: the interpreter or the package is in a private folder")
+        pytest.skip(f"VPOPMAIL MAY NOT RUN {CVM_VPOPMAIL}: the interpreter or the package is in a private directory")
     system = load(CORPUS / "vpopmail/basic-cdb.json")
-    with a_folder() as root, a_folder() as folder:
+    with temporary_directory() as root, temporary_directory() as directory:
         host = materialise(system, root)
-        os.chown(folder, VPOPMAIL, VPOPMAIL)
-        how = {"wrapper": wrapper, "path": folder / "socket", **AS_THE_ORIGINALS}
+        os.chown(directory, VPOPMAIL, VPOPMAIL)
+        how = {"wrapper": wrapper, "path": directory / "socket", **AS_THE_ORIGINALS}
         with started(host, CVM_LOOKUP_SECRET="", **how) as server:
             assert Path(f"/proc/{server.process.pid}").stat().st_uid == VPOPMAIL
             answers = [(case, outcome(server.ask(*recipient(case)))) for case in system["cases"]]
@@ -608,7 +608,7 @@ def test_vpopmails_own_user_is_enough_where_it_owns_all_domains(wrapper: tuple[s
         assert not [case for case, got in answers if got == "remote" and case["domain"] in VPOPMAIL_DOMAINS]
         with started(host, **how) as server:
             assert not list(filter(None, (login_fault("basic-cdb", server.module, c) for c in system["auth_cases"])))
-    assert "unforeseen" not in log
+    assert "internal-error" not in log
 
 
 VPOPMAIL_DOMAINS = ("example.com", "second.example", "alias.example")

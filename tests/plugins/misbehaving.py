@@ -1,4 +1,4 @@
-"""A plug-in for tests: what a look-up can do wrong, as lines of a .qmail file.
+"""A plug-in for tests: what a lookup can do wrong, as lines of a .qmail file.
 
 |hang         never ends, whatever signal comes
 |wait PATH    ends when PATH is there
@@ -14,13 +14,13 @@ import signal
 import time
 
 from cvm_qmail.answer import Answer
-from cvm_qmail.lookups import Delivery, Program
+from cvm_qmail.plugin import Delivery, Plugin
 from cvm_qmail.rules import dotqmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Rights, Tables
+from cvm_qmail.tables.door import Rights, Tables
 
 
-def factory(tables: Tables, settings: Settings) -> Program:
+def factory(tables: Tables, settings: Settings) -> Plugin:
     """See the entry point."""
 
     def program(delivery: Delivery) -> Answer | None:
@@ -42,4 +42,4 @@ def factory(tables: Tables, settings: Settings) -> Program:
                 tables.file(paths[0], Rights(delivery.user.uid, delivery.user.gid))
         return None
 
-    return program
+    return Plugin(program)

@@ -6,12 +6,13 @@ import os
 
 import cdblib
 import strategies
-from hosts import a_folder, cdb_bytes
+from hosts import cdb_bytes, temporary_directory
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.tables.cdb import Damaged, Database, InFile, seek
+from cvm_qmail.tables.cdb_hash import hash_in_python
 
 
 def first_of_each(records: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -31,6 +32,11 @@ def test_a_sound_database_says_what_cdblib_and_a_dict_say(
     database = Database(data, b"")
     for key in [*table, *others]:
         assert seek(data, key) == database.get(key) == reader.get(key) == table.get(key)
+
+
+@given(strategies.keys)
+def test_the_hash_in_python_is_that_of_cdblib(key: bytes) -> None:
+    assert hash_in_python(key) == cdblib.djb_hash(key) & 0xFFFFFFFF
 
 
 class Counted:
@@ -72,7 +78,9 @@ full = st.builds(  # a table without an empty slot, which cdblib would go round 
 
 
 @given(st.one_of(strategies.damaged(strategies.databases), full, st.binary(max_size=3000)), st.lists(strategies.keys))
-def test_a_damaged_database_is_a_value_or_nothing_or_a_trouble_and_ends(data: bytes, keys: list[bytes]) -> None:
+def test_a_damaged_database_is_a_value_or_nothing_or_a_temporary_failure_and_ends(
+    data: bytes, keys: list[bytes]
+) -> None:
     for key in [b"", b"!joe\0", *keys]:
         value = outcome(data, key)
         assert value is None or value is Damaged or (isinstance(value, bytes) and value in data)
@@ -104,8 +112,8 @@ def test_what_a_cut_takes_away_is_never_taken_for_missing(records: list[tuple[by
 
 @given(st.one_of(filled(), strategies.damaged(strategies.databases)), st.lists(strategies.keys), st.integers(0, 600))
 def test_a_file_read_in_blocks_says_what_the_same_bytes_say(data: bytes, keys: list[bytes], cut: int) -> None:
-    with a_folder() as folder:
-        path = folder / "cdb"
+    with temporary_directory() as directory:
+        path = directory / "cdb"
         path.write_bytes(data)
         size = len(data)
         file = InFile(os.open(path, os.O_RDONLY), size)

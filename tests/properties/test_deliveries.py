@@ -12,32 +12,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hosts import a_folder
-from hypothesis import given, settings
+from hosts import temporary_directory
+from hypothesis import given
 from hypothesis import strategies as st
 from memory import Asking
 from strategies import damaged
 from vmemory import NOW, Disk, policy_of
 
 from cvm_qmail.answer import Recipient, Unavailable
-from cvm_qmail.lookups import Delivery
+from cvm_qmail.plugin import Delivery
 from cvm_qmail.rules.dotqmail import DotQmail, Found
 from cvm_qmail.rules.users import User
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
+from cvm_qmail.tables.door import Tables
 from cvm_qmail.tables.rights import Rights
-from cvm_vpopmail.accounts import Account, Domain, Sight
+from cvm_vpopmail.accounts import Account, Domain, View
 from cvm_vpopmail.rules.delivery import Places, judge
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.settings import Vpopmail
-from cvm_vpopmail.tables import Seen
+from cvm_vpopmail.tables.user_view import UserView
 
 UID, OTHER = 5089, 5001
 OWNER = Rights(UID, UID)
 
 
 class NoSecret:
-    def proves(self, *_: object) -> bool:
+    def verify(self, *_: object) -> bool:
         raise AssertionError("a delivery asks nobody for a password")
 
 
@@ -66,20 +66,20 @@ _owner = st.sampled_from([UID, UID, UID, OTHER, 0])
 class World(NamedTuple):
     """What is below the domain's directory; paths are relative."""
 
-    folders: dict[bytes, tuple[int, int]]
+    directories: dict[bytes, tuple[int, int]]
     files: dict[bytes, tuple[bytes, int, int]]
     links: dict[bytes, bytes]
 
 
-def _possible(folders: dict[bytes, tuple[int, int]], files: dict[bytes, Any], links: dict[bytes, bytes]) -> World:
+def _possible(directories: dict[bytes, tuple[int, int]], files: dict[bytes, Any], links: dict[bytes, bytes]) -> World:
     """Without the links where something else is, or below which something is."""
-    known = (*folders, *files, *links)
+    known = (*directories, *files, *links)
     free = {
         path: target
         for path, target in links.items()
-        if path not in folders and not any(other.startswith(path + b"/") for other in known)
+        if path not in directories and not any(other.startswith(path + b"/") for other in known)
     }
-    return World(folders, files, {path: target for path, target in free.items() if path not in files})
+    return World(directories, files, {path: target for path, target in free.items() if path not in files})
 
 
 worlds = st.builds(
@@ -124,9 +124,9 @@ _FLAGS = [
 def on_disk(world: World, top: bytes) -> Disk:
     """The world in dicts, below `top`."""
     disk = Disk()
-    disk.folder(top, mode=0o755, uid=UID)
-    for path, (mode, uid) in sorted(world.folders.items()):
-        disk.folder(top + b"/" + path, mode=mode, uid=uid)
+    disk.directory(top, mode=0o755, uid=UID)
+    for path, (mode, uid) in sorted(world.directories.items()):
+        disk.directory(top + b"/" + path, mode=mode, uid=uid)
     for path, (text, mode, uid) in world.files.items():
         disk.file(top + b"/" + path, text, mode=mode, uid=uid)
     for path, target in world.links.items():
@@ -137,7 +137,7 @@ def on_disk(world: World, top: bytes) -> Disk:
 def on_the_file_system(world: World, top: bytes) -> None:
     """The same for real."""
     os.mkdir(top)
-    for path in (*sorted(world.folders), *(os.path.dirname(path) for path in (*world.files, *world.links))):
+    for path in (*sorted(world.directories), *(os.path.dirname(path) for path in (*world.files, *world.links))):
         os.makedirs(top + b"/" + path, exist_ok=True)
     for path, (text, mode, uid) in world.files.items():
         with open(top + b"/" + path, "wb") as file:
@@ -147,7 +147,7 @@ def on_the_file_system(world: World, top: bytes) -> None:
         os.utime(top + b"/" + path, (NOW, NOW))
     for path, target in world.links.items():
         os.symlink(target, top + b"/" + path)
-    for path, (mode, uid) in world.folders.items():
+    for path, (mode, uid) in world.directories.items():
         os.chown(top + b"/" + path, uid, uid)
         os.chmod(top + b"/" + path, mode)
     os.chown(top, UID, UID)
@@ -160,7 +160,7 @@ def on_the_file_system(world: World, top: bytes) -> None:
 TOP = b"/v/d"
 
 
-def said(sight: Sight, top: bytes, *case: *tuple[bytes, bytes, Account, Vpopmail]) -> tuple[str, str]:
+def said(view: View, top: bytes, *case: *tuple[bytes, bytes, Account, Vpopmail]) -> tuple[str, str]:
     """The mark and reason of the answer to user@d.example, whose deciding file has these lines."""
     user, lines, account, policy = case
     domain = Domain(b"d.example", UID, UID, top)
@@ -173,15 +173,15 @@ def said(sight: Sight, top: bytes, *case: *tuple[bytes, bytes, Account, Vpopmail
         {(domain, known.name): known},
         None,
         Asking(lambda _: Limits(0, 0, 2)),
-        sight,
+        view,
         UID,
         top + b"/q",
         lambda: float(NOW),
     )
     try:
         outcome = judge(delivery, places, policy)
-    except Unavailable as trouble:
-        return "?", trouble.reason
+    except Unavailable as error:
+        return "?", error.reason
     assert outcome is not None, "in the domain's own directory every line counts"
     return outcome.answer.verdict.value, outcome.answer.reason
 
@@ -202,7 +202,7 @@ deciding = st.one_of(
 
 
 @given(worlds, users, deciding, accounts, policies)
-def test_whatever_is_written_it_is_an_outcome_or_a_trouble(
+def test_whatever_is_written_it_is_an_outcome_or_a_temporary_failure(
     world: World, user: bytes, lines: bytes, account: Account, policy: Vpopmail
 ) -> None:
     mark, reason = said(on_disk(world, TOP).seen_by(OWNER), TOP, user, lines, account, policy)
@@ -230,15 +230,14 @@ def test_what_only_somebody_else_may_look_at_changes_nothing(
 
 
 @pytest.mark.root
-@settings(max_examples=150)
 @given(worlds, users, deciding, accounts, policies)
 def test_real_files_and_dicts_agree(
     world: World, user: bytes, lines: bytes, account: Account, policy: Vpopmail
 ) -> None:
-    with a_folder() as folder:
-        top = os.fsencode(folder / "d")
+    with temporary_directory() as directory:
+        top = os.fsencode(directory / "d")
         on_the_file_system(world, top)
-        tables = Tables(Settings.from_environment({"QMAIL_ROOT": str(Path(folder) / "q")}))
-        tables.begin()
-        real = tables.looking(OWNER, top, lambda looks: said(Seen(looks), top, user, lines, account, policy))
+        tables = Tables(Settings.from_environment({"QMAIL_ROOT": str(Path(directory) / "q")}))
+        tables.request()
+        real = tables.as_user(OWNER, top, lambda looks: said(UserView(looks), top, user, lines, account, policy))
         assert real == said(on_disk(world, top).seen_by(OWNER), top, user, lines, account, policy)

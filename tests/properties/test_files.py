@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvm_qmail.answer import Recipient, Unavailable
-from cvm_qmail.log import as_json, as_text, escape, escape_text
-from cvm_qmail.responder import Event
+from cvm_qmail.escape import escape, escape_text
+from cvm_qmail.observe.log import as_line, mark_of
 from cvm_qmail.rules import domains, dotqmail, users
+from cvm_qmail.service.events import Event
 from cvm_qmail.tables import control
 
 # -- control files ------------------------------------------------------------------------------------
@@ -20,7 +21,7 @@ contents = st.none() | strategies.files
 
 
 @given(st.tuples(contents, contents, contents, contents, contents))
-def test_control_files_of_any_content_are_tables_or_a_trouble(files: tuple[bytes | None, ...]) -> None:
+def test_control_files_of_any_content_are_tables_or_a_temporary_failure(files: tuple[bytes | None, ...]) -> None:
     try:
         found = control.parse(*files)
     except Unavailable:
@@ -61,7 +62,7 @@ def test_percenthack_ends_and_only_ever_shortens(account: bytes) -> None:
 
 
 @given(strategies.names, st.dictionaries(strategies.keys, st.binary(max_size=40)), st.binary(max_size=4))
-def test_any_users_cdb_gives_a_user_or_nobody_or_a_trouble(
+def test_any_users_cdb_gives_a_user_or_nobody_or_a_temporary_failure(
     local: bytes, table: dict[bytes, bytes], breaks: bytes
 ) -> None:
     try:
@@ -105,8 +106,8 @@ def test_any_content_is_judged_and_a_bare_comment_before_it_is_no_blank_line(con
     def judged(text: bytes) -> str:
         try:
             dotqmail.judge_content(dotqmail.Found(b".qmail", dotqmail.DotQmail(mode, text), default=False))
-        except Unavailable as trouble:
-            return trouble.reason
+        except Unavailable as error:
+            return error.reason
         return ""
 
     assert judged(content) in ("", "dotqmail-blank", "dotqmail-forward-only")
@@ -138,16 +139,17 @@ def test_escaped_text_is_printable(text: str) -> None:
 
 @given(strategies.events, st.floats(0, 1e6))
 def test_an_event_is_always_one_line_that_begins_as_the_c_programs_does(event: Event, seconds: float) -> None:
-    line = as_text(event, seconds)
+    line = as_line(event, seconds)
     assert line.isascii()
     assert line.isprintable()
     mark, address, _user, reason, *_ = line.split(" ")
-    assert (mark, reason) == (event.mark, event.reason)
-    assert address == (escape(event.account) + ("" if event.domain is None else "@" + escape(event.domain)) or "-")
+    account, domain = event.query.recipient
+    assert (mark, reason) == (mark_of(event.outcome), event.outcome.reason)
+    assert address == (escape(account) + ("" if domain is None else "@" + escape(domain)) or "-")
 
 
 @given(strategies.events, st.floats(0, 1e6))
 def test_an_event_is_always_one_json_object_on_one_line(event: Event, seconds: float) -> None:
-    line = as_json(event, seconds)
+    line = as_line(event, seconds, "json")
     assert line.isprintable()
-    assert json.loads(line)["account"] == escape(event.account)
+    assert json.loads(line)["account"] == escape(event.query.recipient.account)

@@ -30,15 +30,15 @@ MASK = 0o002
     ],
 )
 def test_a_home_that_others_may_write_or_that_is_sticky_makes_qmail_wait(mode: int, reason: str) -> None:
-    assert trouble(lambda: judge_home(Home(0o40000 | mode, {}), MASK)) == reason
+    assert error(lambda: judge_home(Home(0o40000 | mode, {}), MASK)) == reason
 
 
 def test_a_build_may_mind_group_write_as_well() -> None:
-    assert trouble(lambda: judge_home(Home(0o40775, {}), 0o022)) == "home-writable"
+    assert error(lambda: judge_home(Home(0o40775, {}), 0o022)) == "home-writable"
 
 
-def trouble(call: Callable[[], object]) -> str:
-    """The reason why it cannot be told; empty: it can."""
+def error(call: Callable[[], object]) -> str:
+    """The reason why it cannot be determined; empty: it can."""
     try:
         call()
     except Unavailable as unavailable:
@@ -115,7 +115,7 @@ def test_the_file_comes_with_its_mode_and_content_and_whether_it_is_a_default() 
 @pytest.mark.parametrize("mode", [0o646, 0o602, 0o666, 0o002, 0o100646])
 def test_a_file_that_others_may_write_makes_qmail_wait(mode: int) -> None:
     files = {b".qmail-a": DotQmail(mode, b""), **home(".qmail-default")}
-    assert trouble(lambda: search(b"-", b"a", files, MASK)) == "dotqmail-writable"
+    assert error(lambda: search(b"-", b"a", files, MASK)) == "dotqmail-writable"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o664, 0o620, 0o1644, 0o4644, 0o755])
@@ -124,7 +124,7 @@ def test_other_modes_do_not_matter(mode: int) -> None:
 
 
 def test_a_build_may_mind_group_write_of_a_file_as_well() -> None:
-    assert trouble(lambda: search(b"-", b"a", home(".qmail-a", mode=0o664), 0o022)) == "dotqmail-writable"
+    assert error(lambda: search(b"-", b"a", home(".qmail-a", mode=0o664), 0o022)) == "dotqmail-writable"
 
 
 def test_a_bad_file_further_down_the_search_does_no_harm() -> None:
@@ -141,14 +141,14 @@ def test_a_file_that_cannot_be_opened_ends_the_search() -> None:
                 raise Unavailable("dotqmail-denied")
             return DotQmail(0o644, b"")
 
-    assert trouble(lambda: search(b"-", b"a", Refusing(), MASK)) == "dotqmail-denied"
+    assert error(lambda: search(b"-", b"a", Refusing(), MASK)) == "dotqmail-denied"
 
 
 # -- contents -----------------------------------------------------------------------------------------
 
 
 def content(text: bytes | None, mode: int = 0o644) -> str:
-    return trouble(lambda: judge_content(Found(b".qmail-a", DotQmail(0o100000 | mode, text), default=False)))
+    return error(lambda: judge_content(Found(b".qmail-a", DotQmail(0o100000 | mode, text), default=False)))
 
 
 @pytest.mark.parametrize(

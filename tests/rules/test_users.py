@@ -93,9 +93,9 @@ def test_nothing_found_sends_qmail_to_the_password_file() -> None:
 
 
 def test_a_database_without_an_empty_key_tells_nothing_of_anybody() -> None:
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         assigned(b"joe", {b"!joe\0": record(), b"!": record()})
-    assert trouble.value.reason == "cdb-no-break-list"
+    assert error.value.reason == "cdb-no-break-list"
 
 
 def test_an_empty_list_of_break_bytes_is_a_list() -> None:
@@ -104,10 +104,10 @@ def test_an_empty_list_of_break_bytes_is_a_list() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"joe", b"joe\x001\x002\0/h\0-", b"joe\x001\x002\0/h"])
 @pytest.mark.parametrize("key", [b"!joe\0", b"!j"])
-def test_a_record_with_too_few_fields_is_a_trouble_and_ends_the_search(data: bytes, key: bytes) -> None:
-    with pytest.raises(Unavailable) as trouble:
+def test_a_record_with_too_few_fields_is_a_temporary_failure_and_ends_the_search(data: bytes, key: bytes) -> None:
+    with pytest.raises(Unavailable) as error:
         assigned(b"joe", {b"": b"j", key: data, b"!": record()})
-    assert trouble.value.reason == "cdb-record"
+    assert error.value.reason == "cdb-record"
 
 
 def test_a_record_of_six_fields_may_end_without_a_nul() -> None:
@@ -237,12 +237,12 @@ def test_alias_itself_is_checked_when_it_is_asked_for_by_name() -> None:
 
 
 def test_without_an_alias_account_nothing_can_be_told() -> None:
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         getpw(b"nobody", {}, {})
-    assert trouble.value.reason == "no-alias"
+    assert error.value.reason == "no-alias"
 
 
-def test_an_owner_that_cannot_be_told_is_a_trouble_and_ends_the_search() -> None:
+def test_an_owner_that_is_unknown_is_a_temporary_failure_and_ends_the_search() -> None:
     class Broken:
         def get(self, _home: bytes, /) -> int | None:
             raise Unavailable("passwd-home")
@@ -278,10 +278,10 @@ def test_names_of_32_bytes_and_more_are_not_even_asked_for() -> None:
     [(0, 0, "uid-zero"), (0, 5, "uid-zero"), (NOBODY, 5, "bad-id"), (5, NOBODY, "bad-id"), (0, NOBODY, "bad-id")],
 )
 @pytest.mark.parametrize("home", [b"/h", b"h"])
-def test_ids_that_qmail_does_not_take_are_a_trouble(uid: int, gid: int, reason: str, home: bytes) -> None:
-    with pytest.raises(Unavailable) as trouble:
+def test_ids_that_qmail_does_not_take_are_an_error(uid: int, gid: int, reason: str, home: bytes) -> None:
+    with pytest.raises(Unavailable) as error:
         check(User(b"joe", uid, gid, home, b"", b""))
-    assert trouble.value.reason == reason
+    assert error.value.reason == reason
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from struct import pack
 
 import cdblib
 import pytest
-from hosts import CORPUS, a_folder, cdb_bytes, load
+from hosts import CORPUS, cdb_bytes, load, temporary_directory
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.tables.cdb import WHOLE, Damaged, Database, InFile, open_database, seek
@@ -20,8 +20,8 @@ from cvm_qmail.tables.cdb import WHOLE, Damaged, Database, InFile, open_database
 @contextmanager
 def opened(data: bytes) -> Iterator[tuple[int, Path]]:
     """A file of these bytes, open; whoever gets the descriptor closes it."""
-    with a_folder() as folder:
-        path = folder / "cdb"
+    with temporary_directory() as directory:
+        path = directory / "cdb"
         path.write_bytes(data)
         yield os.open(path, os.O_RDONLY), path
 
@@ -89,7 +89,7 @@ def test_the_round_begins_at_the_keys_own_slot_and_wraps() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 7, 1000, 2047])
-def test_a_header_that_is_not_all_there_is_a_trouble_where_it_is_needed(length: int) -> None:
+def test_a_header_that_is_not_all_there_is_a_temporary_failure_where_it_is_needed(length: int) -> None:
     key = next(key for key in (bytes([n]) for n in range(256)) if (cdblib.djb_hash(key) & 255) * 8 >= length // 8 * 8)
     with pytest.raises(Damaged):
         seek(bytes(length), key)
@@ -100,7 +100,7 @@ def test_a_header_that_is_not_all_there_does_no_harm_elsewhere() -> None:
     assert seek(bytes(1000), key) is None
 
 
-def test_data_that_is_cut_short_is_a_trouble() -> None:
+def test_data_that_is_cut_short_is_a_temporary_failure() -> None:
     hashed = cdblib.djb_hash(b"a") & 0xFFFFFFFF
     data = slots(b"a", [(hashed, 2056)]) + pack("<LL", 1, 5) + b"a1234"
     with pytest.raises(Damaged):
@@ -133,7 +133,7 @@ def test_a_file_read_in_blocks_says_the_same(key: bytes) -> None:
         assert seek(InFile(fd, len(SOUND)), key) == seek(SOUND, key)
 
 
-def test_a_file_cut_short_while_it_is_open_is_a_trouble() -> None:
+def test_a_file_cut_short_while_it_is_open_is_a_temporary_failure() -> None:
     with opened(SOUND) as (fd, path):
         read = InFile(fd, len(SOUND))
         os.truncate(path, 2048)
@@ -161,7 +161,7 @@ def test_nothing_is_read_beyond_the_size_that_the_file_had() -> None:
         assert InFile(fd, len(SOUND))[len(SOUND) - 1 : len(SOUND) + 4] == SOUND[-1:]
 
 
-def test_a_record_of_gigabytes_is_a_trouble_before_it_is_read() -> None:
+def test_a_record_of_gigabytes_is_a_temporary_failure_before_it_is_read() -> None:
     hashed = cdblib.djb_hash(b"a") & 0xFFFFFFFF
     with opened(slots(b"a", [(hashed, 2056)]) + pack("<LL", 1, 1 << 30) + b"a") as (fd, path):
         os.truncate(path, 2 << 30)  # a hole
@@ -182,9 +182,9 @@ def test_an_open_database_is_a_table_and_closes_its_file(more: int) -> None:
 
 
 def test_a_damaged_database_names_itself() -> None:
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         Database(b"", b"/users/cdb").get(b"a")
-    assert (trouble.value.reason, trouble.value.where) == ("cdb-damaged", b"/users/cdb")
+    assert (error.value.reason, error.value.where) == ("cdb-damaged", b"/users/cdb")
 
 
 class Failing:
@@ -201,13 +201,13 @@ class Failing:
 
 
 def test_a_database_that_cannot_be_read_names_itself() -> None:
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         Database(Failing(OSError(errno.EIO, "Input/output error")), b"/users/cdb").get(b"a")
-    assert (trouble.value.reason, trouble.value.where) == ("cdb-unreadable", b"/users/cdb")
+    assert (error.value.reason, error.value.where) == ("cdb-unreadable", b"/users/cdb")
 
 
 @pytest.mark.parametrize("key", [b"", b"a"])
-def test_a_trouble_is_not_remembered(key: bytes) -> None:
+def test_an_error_is_not_remembered(key: bytes) -> None:
     database = Database(Failing(Damaged()), b"")
     with pytest.raises(Unavailable):
         database.get(key)

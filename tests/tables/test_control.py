@@ -9,8 +9,8 @@ import pytest
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.domains import Controls
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
 from cvm_qmail.tables.control import NAMES, entries, one_line, parse
+from cvm_qmail.tables.door import Tables
 
 if TYPE_CHECKING:
     from hosts import Host
@@ -113,9 +113,9 @@ def test_an_empty_locals_means_no_local_domain_at_all() -> None:
 
 
 def test_without_me_and_locals_qmail_does_not_run() -> None:
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         parse(None, b"env\n", None, b"", b"v:joe\n")
-    assert trouble.value.reason == "control"
+    assert error.value.reason == "control"
 
 
 def test_locals_without_me_will_do() -> None:
@@ -166,7 +166,7 @@ def test_virtualdomains_is_names_and_values(text: bytes, table: dict[bytes, byte
 
 def now(tables: Tables) -> Controls:
     """The controls for the next request."""
-    tables.begin()
+    tables.request()
     return tables.controls()
 
 
@@ -183,18 +183,18 @@ def test_the_files_are_read_as_they_are_now(host: Host) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_file_that_cannot_be_read_is_a_trouble_for_all(host: Host, name: str) -> None:
+def test_one_file_that_cannot_be_read_is_a_temporary_failure_for_all(host: Host, name: str) -> None:
     tables = tables_of(host)
     now(tables)
     path = host.root / "control" / name
     path.unlink(missing_ok=True)
     path.mkdir()
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         now(tables)
-    assert trouble.value.where == bytes(path)
+    assert error.value.where == bytes(path)
 
 
-def test_half_of_the_tables_is_never_used_after_a_trouble(host: Host) -> None:
+def test_half_of_the_tables_is_never_used_after_an_error(host: Host) -> None:
     tables = tables_of(host)
     (host.root / "control/me").unlink()
     now(tables)

@@ -65,10 +65,10 @@ def test_the_temporary_errors_are_qmails() -> None:
 @pytest.mark.parametrize("name", QMAIL_RETRIES)
 def test_a_temporary_error_is_raised_with_its_file(name: str) -> None:
     number = getattr(errno, name)
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         raise_if_temporary(OSError(number, os.strerror(number), b"/a/file"), "dotqmail", b"/a/file")
-    assert (trouble.value.reason, trouble.value.where) == ("dotqmail", b"/a/file")
-    assert (trouble.value.detail, trouble.value.errno) == (os.strerror(number), number)
+    assert (error.value.reason, error.value.where) == ("dotqmail", b"/a/file")
+    assert (error.value.detail, error.value.errno) == (os.strerror(number), number)
 
 
 @pytest.mark.parametrize("name", [*QMAIL_GIVES_UP, "EACCES", "EPERM"])
@@ -80,5 +80,5 @@ def test_an_error_is_described_without_its_path() -> None:
     with pytest.raises(OSError, match="nowhere") as error:
         os.stat("/nowhere")
     assert describe(error.value) == "No such file or directory"
-    assert describe(OSError(errno.EINVAL, "not a plain file", b"/a")) == "not a plain file"
+    assert describe(OSError(errno.EINVAL, "not a regular file", b"/a")) == "not a regular file"
     assert describe(OSError("no number")) == "no number"

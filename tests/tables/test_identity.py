@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hosts import a_folder
+from hosts import temporary_directory
 
 from cvm_qmail.tables.identity import identity, same
 
 
 @pytest.fixture
 def file() -> Iterator[Path]:
-    with a_folder() as folder:
-        (folder / "file").write_bytes(b"text")
-        yield folder / "file"
+    with temporary_directory() as directory:
+        (directory / "file").write_bytes(b"text")
+        yield directory / "file"
 
 
 def replaced(file: Path) -> None:

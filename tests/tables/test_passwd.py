@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import a_folder
+from hosts import temporary_directory
 from serving import PATIENCE
 
 from cvm_qmail.answer import Unavailable
+from cvm_qmail.process.policies import EVERYTHING, NOTHING, Network
 from cvm_qmail.rules.users import Account
 from cvm_qmail.tables import passwd
 from cvm_qmail.tables.passwd import Accounts, parse, services
@@ -102,13 +103,13 @@ def test_the_sources_are_those_of_nsswitch(text: bytes | None, expected: tuple[b
 @pytest.fixture
 def etc(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Another /etc, and no systemd."""
-    with a_folder() as folder:
-        monkeypatch.setattr(passwd, "PASSWD", os.fsencode(folder / "passwd"))
-        monkeypatch.setattr(passwd, "NSSWITCH", os.fsencode(folder / "nsswitch.conf"))
-        monkeypatch.setattr(passwd, "_USER_RECORDS", (os.fsencode(folder / "userdb"),))
-        monkeypatch.setattr(passwd, "_USER_SERVICES", os.fsencode(folder / "services"))
-        (folder / "passwd").write_bytes(b"joe:x:5001:5002::/home/joe:\n")
-        yield folder
+    with temporary_directory() as directory:
+        monkeypatch.setattr(passwd, "PASSWD", os.fsencode(directory / "passwd"))
+        monkeypatch.setattr(passwd, "NSSWITCH", os.fsencode(directory / "nsswitch.conf"))
+        monkeypatch.setattr(passwd, "_USER_RECORDS", (os.fsencode(directory / "userdb"),))
+        monkeypatch.setattr(passwd, "_USER_SERVICES", os.fsencode(directory / "services"))
+        (directory / "passwd").write_bytes(b"joe:x:5001:5002::/home/joe:\n")
+        yield directory
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,24 @@ def test_systemd_is_asked_when_it_may_know_somebody(etc: Path) -> None:
     assert accounts.now().get(b"joe") == JOE
 
 
+@pytest.mark.parametrize(
+    ("nsswitch", "network"),
+    [
+        (None, NOTHING),
+        ("passwd: files", NOTHING),
+        ("passwd: files systemd", Network(unix=True)),
+        ("passwd: files sss", Network(unix=True)),
+        ("passwd: files ldap", EVERYTHING),
+        ("passwd: files nis", EVERYTHING),
+    ],
+)
+def test_the_sockets_that_asking_takes_follow_from_nsswitch(etc: Path, nsswitch: str | None, network: Network) -> None:
+    if nsswitch is not None:
+        (etc / "nsswitch.conf").write_text(nsswitch + "\n")
+    assert passwd.network() == network
+    assert passwd.network("/tmp/passwd") == NOTHING
+
+
 def test_a_change_of_nsswitch_is_seen(etc: Path) -> None:
     accounts = Accounts()
     for _ in range(20):
@@ -168,31 +187,31 @@ def test_a_change_of_nsswitch_is_seen(etc: Path) -> None:
         assert accounts.now().get(b"root") is None
 
 
-def test_a_missing_password_file_is_a_trouble(etc: Path) -> None:
+def test_a_missing_password_file_is_a_temporary_failure(etc: Path) -> None:
     accounts = Accounts()
     (etc / "passwd").unlink()
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         accounts.now()
-    assert (trouble.value.reason, trouble.value.where) == ("passwd", os.fsencode(etc / "passwd"))
+    assert (error.value.reason, error.value.where) == ("passwd", os.fsencode(etc / "passwd"))
 
 
-def test_a_password_file_that_cannot_be_read_is_a_trouble(etc: Path) -> None:
+def test_a_password_file_that_cannot_be_read_is_a_temporary_failure(etc: Path) -> None:
     (etc / "passwd").unlink()
     (etc / "passwd").mkdir()
     with pytest.raises(Unavailable):
         Accounts().now()
 
 
-def test_a_nsswitch_that_cannot_be_read_is_a_trouble(etc: Path) -> None:
+def test_a_nsswitch_that_cannot_be_read_is_a_temporary_failure(etc: Path) -> None:
     (etc / "nsswitch.conf").mkdir()
     with pytest.raises(Unavailable, match="nsswitch"):
         Accounts().now()
 
 
 def test_a_wrapper_takes_the_place_of_everything() -> None:
-    with a_folder() as folder:
-        (folder / "other").write_bytes(b"joe:x:5001:5002::/home/joe:\n")
-        accounts = Accounts(str(folder / "other")).now()
+    with temporary_directory() as directory:
+        (directory / "other").write_bytes(b"joe:x:5001:5002::/home/joe:\n")
+        accounts = Accounts(str(directory / "other")).now()
         assert (accounts.get(b"joe"), accounts.get(b"root")) == (JOE, None)
 
 
@@ -204,7 +223,7 @@ def test_the_c_library_is_asked_with_errno() -> None:
     assert passwd.ask(b"") is None
 
 
-def test_no_descriptor_left_is_a_trouble_and_not_an_unknown_user() -> None:
+def test_no_descriptor_left_is_a_temporary_failure_and_not_an_unknown_user() -> None:
     """Python's own pwd module says KeyError then."""
     script = """
 import os, resource
@@ -219,8 +238,8 @@ while True:
         break
 try:
     print("answered", passwd.ask(b"root"))
-except Unavailable as trouble:
-    print(trouble.reason, trouble.detail)
+except Unavailable as error:
+    print(error.reason, error.detail)
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -233,7 +252,7 @@ except Unavailable as trouble:
     assert done.stdout == "passwd Too many open files\n"
 
 
-def test_a_pass_that_did_not_end_cleanly_is_a_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_did_not_end_cleanly_is_a_temporary_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A buffer too small for a line would end the pass early, and later users would be unknown."""
     monkeypatch.setattr(passwd, "_BUFFER", 1)
     text = b"joe:x:5001:5002::/home/joe:\n" * 3

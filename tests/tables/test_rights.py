@@ -10,17 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hosts import NOFILES, QMAILP_UID, Host, a_folder
+from hosts import NOFILES, QMAILP_UID, Host, temporary_directory
 from serving import PLUGINS, Server, serving, until
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables, rights
+from cvm_qmail.tables import rights
+from cvm_qmail.tables.door import Tables
 from cvm_qmail.tables.rights import Rights, Switch
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("setpriv", "setfacl")]
 
-YES, NO, TROUBLE = 0, 100, 4
+YES, NO, TEMPORARY = 0, 100, 4
 
 JOE = Rights(5001, 5001)
 SERVER = Rights(5077, 5078)
@@ -36,11 +37,11 @@ EXACT = {"root": [], "capabilities": WITH_CAPABILITIES, "root in many groups": I
 
 @contextmanager
 def serving_as(host: Host, wrapper: list[str], **more: str) -> Iterator[Server]:
-    """A server that `wrapper` starts, with a folder of its own for its socket."""
-    with a_folder() as folder:
+    """A server that `wrapper` starts, with a directory of its own for its socket."""
+    with temporary_directory() as directory:
         if wrapper and wrapper is not IN_MANY_GROUPS:
-            os.chown(folder, *SERVER)
-        with serving(host, wrapper=wrapper, path=folder / "s", **more) as server:
+            os.chown(directory, *SERVER)
+        with serving(host, wrapper=wrapper, path=directory / "s", **more) as server:
             yield server
 
 
@@ -101,19 +102,19 @@ def test_a_private_home_is_seen_by_its_user(exact: Server, host: Host) -> None:
     assert [exact.ask(name).code for name in ("joe", "joe-foo", "joe-x")] == [YES, YES, NO]
 
 
-def test_a_private_home_of_somebody_else_is_a_trouble(exact: Server, host: Host) -> None:
+def test_a_private_home_of_somebody_else_is_a_temporary_failure(exact: Server, host: Host) -> None:
     in_cdb(host)
     os.chown(host.root / "home/joe", 5002, 5002)
     (host.root / "home/joe").chmod(0o700)
-    assert [exact.ask(name).code for name in ("joe", "joe-foo", "joe-x")] == [TROUBLE] * 3
+    assert [exact.ask(name).code for name in ("joe", "joe-foo", "joe-x")] == [TEMPORARY] * 3
     assert f" home-denied {host.root}/home/joe " in exact.logged("? joe-foo@example.org")
 
 
-def test_a_home_of_root_that_its_user_may_not_enter_is_a_trouble(exact: Server, host: Host) -> None:
+def test_a_home_of_root_that_its_user_may_not_enter_is_a_temporary_failure(exact: Server, host: Host) -> None:
     in_cdb(host)
     os.chown(host.root / "home/joe", 0, 0)
     (host.root / "home/joe").chmod(0o700)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
 
 
 def test_the_one_group_counts(exact: Server, host: Host) -> None:
@@ -122,19 +123,19 @@ def test_the_one_group_counts(exact: Server, host: Host) -> None:
     (host.root / "home/joe").chmod(0o750)
     assert exact.ask("joe-foo").code == YES
     os.chown(host.root / "home/joe", 0, 5009)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
 
 
 def test_owner_bits_bind_the_owner_even_if_others_may_more(exact: Server, host: Host) -> None:
     in_cdb(host)
     (host.root / "home/joe").chmod(0o075)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     (host.root / "home/joe").chmod(0o755)
     (host.root / "home/joe/.qmail-foo").chmod(0o044)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     os.chown(host.root / "home/joe/.qmail-foo", 0, 5001)
     (host.root / "home/joe/.qmail-foo").chmod(0o604)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
 
 
 def test_an_access_list_that_refuses_what_the_bits_grant_counts(exact: Server, host: Host) -> None:
@@ -143,12 +144,12 @@ def test_an_access_list_that_refuses_what_the_bits_grant_counts(exact: Server, h
     os.chown(home, 0, 0)
     assert exact.ask("joe-foo").code == YES
     acl(home, "u:5001:-")
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     acl(home, "u:5001:rx")
     os.chown(home / ".qmail-foo", 0, 0)
     assert exact.ask("joe-foo").code == YES
     acl(home / ".qmail-foo", "u:5001:-")
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
 
 
 def test_an_access_list_that_grants_what_the_bits_refuse_counts(exact: Server, host: Host) -> None:
@@ -157,9 +158,9 @@ def test_an_access_list_that_grants_what_the_bits_refuse_counts(exact: Server, h
     for path in (home, home / ".qmail-foo"):
         os.chown(path, 0, 0)
         path.chmod(0o700)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     acl(home, "u:5001:x")
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     acl(home / ".qmail-foo", "u:5001:r")
     assert exact.ask("joe-foo").code == YES
 
@@ -172,9 +173,9 @@ def test_an_access_list_for_the_group_counts_and_so_does_its_mask(exact: Server,
     acl(home, "g:5003:rx")
     assert exact.ask("joe-foo").code == YES
     acl(home, "m::-")
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     acl(home, "g:5003:-,m::rx,o::rx")
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     acl(home, "m::-")  # Linux does not look at a list with an empty mask: others may enter, so joe may
     assert exact.ask("joe-foo").code == YES
 
@@ -182,38 +183,38 @@ def test_an_access_list_for_the_group_counts_and_so_does_its_mask(exact: Server,
 def test_an_access_list_on_the_way_counts(exact: Server, host: Host) -> None:
     in_cdb(host)
     acl(host.root / "home", "u:5001:-")
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     acl(host.root / "home", "u:5001:x", "o::-")
     assert exact.ask("joe-foo").code == YES
 
 
 def test_a_home_by_way_of_links_is_judged_where_it_is(exact: Server, host: Host) -> None:
     in_cdb(host)
-    secret = host.folder("secret", mode=0o755)
+    secret = host.directory("secret", mode=0o755)
     (host.root / "home/joe").rename(secret / "joe")
     (host.root / "home/joe").symlink_to(secret / "joe")
     assert exact.ask("joe-foo").code == YES
     secret.chmod(0o700)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
 
 
 def test_a_qmail_file_by_way_of_links_is_judged_where_it_is(exact: Server, host: Host) -> None:
-    secret = host.folder("secret", mode=0o755)
+    secret = host.directory("secret", mode=0o755)
     host.file("secret/file", mode=0o644)
     (host.root / "home/joe/.qmail-foo").unlink()
     (host.root / "home/joe/.qmail-foo").symlink_to(secret / "file")
     assert exact.ask("joe-foo").code == YES
     (secret / "file").chmod(0o600)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
     (secret / "file").chmod(0o644)
     secret.chmod(0o700)
-    assert exact.ask("joe-foo").code == TROUBLE
+    assert exact.ask("joe-foo").code == TEMPORARY
 
 
-def test_a_folder_in_an_extension_that_may_not_be_searched_is_a_trouble(exact: Server, host: Host) -> None:
-    host.folder("home/joe/.qmail-d", uid=0, mode=0o700)
+def test_a_directory_in_an_extension_that_may_not_be_searched_is_a_temporary_failure(exact: Server, host: Host) -> None:
+    host.directory("home/joe/.qmail-d", uid=0, mode=0o700)
     host.file("home/joe/.qmail-d/e", mode=0o644)
-    assert exact.ask("joe-d/e").code == TROUBLE
+    assert exact.ask("joe-d/e").code == TEMPORARY
     (host.root / "home/joe/.qmail-d").chmod(0o711)
     assert exact.ask("joe-d/e").code == YES
 
@@ -237,7 +238,7 @@ def test_homes_that_qmailp_cannot_see_are_no_homes(exact: Server, host: Host) ->
 def test_control_files_are_read_as_qmails(exact: Server, host: Host) -> None:
     path = host.root / "control/locals"
     path.chmod(0o600)
-    assert exact.ask("joe").code == TROUBLE
+    assert exact.ask("joe").code == TEMPORARY
     acl(path, "u:5096:r")
     assert exact.ask("joe").code == YES
 
@@ -248,7 +249,7 @@ def test_a_plug_in_reads_with_the_rights_it_asks_for(host: Host) -> None:
     host.file("home/joe/mine", mode=0o600, uid=5001, gid=5001)
     host.file("home/joe/roots", mode=0o600)
     with serving(host, PYTHONPATH=PLUGINS) as server:
-        assert [server.ask(name).code for name in ("joe-mine", "joe-roots")] == [YES, TROUBLE]
+        assert [server.ask(name).code for name in ("joe-mine", "joe-roots")] == [YES, TEMPORARY]
 
 
 # -- who may make files -------------------------------------------------------------------------------
@@ -257,7 +258,7 @@ def test_a_plug_in_reads_with_the_rights_it_asks_for(host: Host) -> None:
 def looking(host: Host) -> Tables:
     """Fresh eyes, with the rights of this process."""
     tables = Tables(Settings.from_environment(host.environment))
-    tables.begin()
+    tables.request()
     return tables
 
 
@@ -266,7 +267,7 @@ def writable(host: Host) -> bool | None:
 
 
 def test_access_lists_say_who_may_make_files(host: Host) -> None:
-    mail = host.folder("mail", mode=0o700)
+    mail = host.directory("mail", mode=0o700)
     assert writable(host) is False
     acl(mail, "u:5001:wx")
     assert writable(host) is True
@@ -277,7 +278,7 @@ def test_access_lists_say_who_may_make_files(host: Host) -> None:
 
 
 def test_nobody_makes_files_on_a_file_system_that_is_mounted_for_reading_only(host: Host) -> None:
-    mail = host.folder("mail", mode=0o777)
+    mail = host.directory("mail", mode=0o777)
     if subprocess.run(["mount", "--bind", "-o", "ro", mail, mail], capture_output=True, check=False).returncode:
         pytest.skip("this process may not mount")
     try:
@@ -290,7 +291,7 @@ def test_nobody_makes_files_on_a_file_system_that_is_mounted_for_reading_only(ho
 
 
 def test_without_any_right_bits_say_who_may_make_files(host: Host) -> None:
-    mail = host.folder("mail", mode=0o700, uid=5001, gid=5003)
+    mail = host.directory("mail", mode=0o700, uid=5001, gid=5003)
     for mode, answer in ((0o700, True), (0o300, True), (0o200, False), (0o077, False), (0o500, False)):
         mail.chmod(mode)
         assert in_a_child(lambda answer=answer: expect(writable(host) is answer), SERVER) == 0, oct(mode)
@@ -309,29 +310,29 @@ def test_a_process_looks_exactly_as_itself_and_if_it_may_switch_as_anybody(host:
 
 def test_without_any_right_it_judges_by_bits_and_says_so(host: Host) -> None:
     with serving_as(host, NOBODY) as server:
-        server.warned("warning: this process may not look with other users' rights")
+        server.warned("warning: not privileged")
         assert [server.ask(name).code for name in ("joe", "joe-foo", "joe-x", "ann-x")] == [YES, YES, NO, YES]
         (host.root / "home/joe/.qmail-foo").chmod(0o600)  # joe may read it, this process may not
         assert server.ask("joe-foo").code == YES
         os.chown(host.root / "home/joe/.qmail-foo", 0, 0)
-        assert server.ask("joe-foo").code == TROUBLE
+        assert server.ask("joe-foo").code == TEMPORARY
         (host.root / "home/joe/.qmail-foo").chmod(0o644)
         (host.root / "home/joe").chmod(0o1755)
-        assert server.ask("joe").code == TROUBLE
+        assert server.ask("joe").code == TEMPORARY
 
 
-def test_without_any_right_what_it_cannot_see_is_a_trouble_and_never_a_no(host: Host) -> None:
+def test_without_any_right_what_it_cannot_see_is_a_temporary_failure_and_never_a_no(host: Host) -> None:
     with serving_as(host, NOBODY) as server:
         (host.root / "home/joe").chmod(0o700)
-        assert [server.ask(name).code for name in ("joe-foo", "joe-x")] == [TROUBLE, TROUBLE]
+        assert [server.ask(name).code for name in ("joe-foo", "joe-x")] == [TEMPORARY, TEMPORARY]
         (host.root / "home/joe").chmod(0o755)
         (host.root / "home").chmod(0o711)
         assert server.ask("joe-foo").code == YES
         in_cdb(host)
         (host.root / "home").chmod(0o700)
-        assert server.ask("joe-foo").code == TROUBLE
+        assert server.ask("joe-foo").code == TEMPORARY
         (host.root / "control").chmod(0o700)
-        assert server.ask("joe").code == TROUBLE
+        assert server.ask("joe").code == TEMPORARY
 
 
 def test_switching_without_reading_capabilities_is_exact_for_homes(host: Host) -> None:
@@ -341,7 +342,7 @@ def test_switching_without_reading_capabilities_is_exact_for_homes(host: Host) -
         (host.root / "home/joe/.qmail-foo").chmod(0o600)
         assert [server.ask(name).code for name in ("joe", "joe-foo", "joe-x")] == [YES, YES, NO]
         os.chown(host.root / "home/joe", 0, 0)
-        assert server.ask("joe-foo").code == TROUBLE
+        assert server.ask("joe-foo").code == TEMPORARY
         acl(host.root / "home/joe", "u:5001:x")
         assert server.ask("joe-foo").code == YES
 
@@ -397,7 +398,7 @@ def test_what_a_call_raises_comes_through_and_rights_come_back(host: Host) -> No
 
 
 @pytest.mark.parametrize("wrong", [Rights(2**32 - 1, 5001), Rights(5001, 2**32 - 1)])
-def test_an_id_that_the_kernel_refuses_is_a_trouble(wrong: Rights) -> None:
+def test_an_id_that_the_kernel_refuses_is_a_temporary_failure(wrong: Rights) -> None:
     with pytest.raises(Unavailable, match="bad-id"):
         Switch().run(wrong, os.getpid)
     os.close(os.open("/etc/shadow", os.O_RDONLY))

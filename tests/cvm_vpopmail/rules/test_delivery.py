@@ -10,7 +10,7 @@ from memory import Asking
 from vmemory import NOW, Disk, policy_of
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
-from cvm_qmail.lookups import Delivery
+from cvm_qmail.plugin import Delivery
 from cvm_qmail.rules.dotqmail import DotQmail, Found
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.rights import Rights
@@ -29,7 +29,7 @@ FULL = b"100S\n100 1\n"
 
 
 class NoSecret:
-    def proves(self, *_: object) -> bool:
+    def verify(self, *_: object) -> bool:
         raise AssertionError("a delivery asks nobody for a password")
 
 
@@ -41,7 +41,7 @@ def account(name: str = "bob", *, flags: int = 0, directory: bytes | None = None
 def a_disk(**contents: bytes) -> Disk:
     """The domain's directory with bob's home and maildir; keyword arguments are .qmail files of bob's."""
     disk = Disk()
-    disk.folder(DD, mode=0o700, uid=UID)
+    disk.directory(DD, mode=0o700, uid=UID)
     home_of(disk, "bob")
     for name, text in contents.items():
         disk.file(b"%s/bob/%s" % (DD, name.replace("_", "-").replace("dot", ".", 1).encode()), text, uid=UID)
@@ -50,12 +50,12 @@ def a_disk(**contents: bytes) -> Disk:
 
 def home_of(disk: Disk, name: str) -> None:
     home = b"%s/%s" % (DD, name.encode())
-    disk.folder(home, mode=0o700, uid=UID)
+    disk.directory(home, mode=0o700, uid=UID)
     disk.maildir(home + b"/Maildir", UID)
 
 
 def delivery(address: str, lines: bytes = BOUNCE, *, file: bytes = b".qmail-default", **user: Any) -> Delivery:
-    """What qmail-local has in hand for an address of example.com."""
+    """What qmail-local has for an address of example.com."""
     local, _, host = address.encode("latin-1").rpartition(b"@")
     own = User(b"example.com", UID, UID, DD, b"-", local, b"!example.com-")._replace(**user)
     found = Found(file, DotQmail(0o600, lines), default=file.endswith(b"default"))
@@ -91,16 +91,16 @@ def outcome(
 
 
 def says(*given: Any, **more: Any) -> str:
-    """The mark and reason of the answer; ``?`` and the reason if nothing can be told."""
+    """The mark and reason of the answer; ``?`` and the reason if nothing can be determined."""
     try:
         found = outcome(*given, **more)
-    except Unavailable as trouble:
-        return f"? {trouble.reason}"
+    except Unavailable as error:
+        return f"? {error.reason}"
     return "qmail's own" if found is None else f"{found.answer.verdict.value} {found.answer.reason}"
 
 
 def bob(**more: Any) -> dict[str, Any]:
-    """bob's account, whose file or folder is told of by keyword arguments of `account`."""
+    """bob's account, whose file or directory is described by keyword arguments of `account`."""
     return {"accounts": [account("bob", **more)]}
 
 
@@ -171,7 +171,7 @@ def test_a_domain_that_vpopmail_does_not_know_has_no_account_and_goes_to_the_cat
 
 
 @pytest.mark.parametrize("uid", [90, 5001])
-def test_an_owner_that_does_not_fit_is_a_trouble_and_not_an_account_that_is_missing(uid: int) -> None:
+def test_an_owner_that_does_not_fit_is_temporary_and_not_an_account_that_is_missing(uid: int) -> None:
     assert says("bob@example.com", uid=uid, **bob()) == "? owner"
 
 
@@ -237,7 +237,7 @@ def test_a_build_without_sql_aliases_has_none() -> None:
     assert says("info@example.com", aliases=None) == "- no-account"
 
 
-def test_an_alias_table_that_cannot_be_reached_is_a_trouble() -> None:
+def test_an_alias_table_that_cannot_be_reached_is_temporary() -> None:
     def down(_: object) -> None:
         raise Unavailable("database", "down")
 
@@ -290,23 +290,32 @@ def test_a_home_that_is_missing_is_made_below_the_domain_s_directory_only() -> N
     for home in (b"%s/new" % DD, b"%s/0/new" % DD):
         assert says("bob@example.com", **bob(directory=home)) == "+ account"
     disk = a_disk()
-    disk.folder(b"/elsewhere", DD + b"2", b"/v/domains", uid=UID)
+    disk.directory(b"/elsewhere", DD + b"2", b"/v/domains", uid=UID)
     for home in (b"/elsewhere/bob", b"%s2/bob" % DD, DD + b".old"):
         assert says("bob@example.com", disk=disk, **bob(directory=home)) == "- home-not-made"
 
 
 def test_a_home_that_is_missing_where_nothing_can_be_made_bounces() -> None:
     disk = a_disk()
-    disk.folder(DD, mode=0o500, uid=UID)
+    disk.directory(DD, mode=0o500, uid=UID)
     assert says("bob@example.com", disk=disk, **bob(directory=b"%s/new" % DD)) == "- home-not-made"
     disk.file(DD + b"/file", uid=UID)
     assert says("bob@example.com", disk=disk, **bob(directory=b"%s/file/new" % DD)) == "- home-not-made"
 
 
+@pytest.mark.parametrize("home", [b"/ln", b"/ln/bob", b"/0/ln", b"/0/ln/bob/", b"/ln/"])
+def test_nothing_is_made_at_or_behind_a_link_that_leads_nowhere(home: bytes) -> None:
+    disk = a_disk()
+    disk.directory(DD + b"/0", uid=UID)
+    for link in (DD + b"/ln", DD + b"/0/ln"):
+        disk.link(link, b"nowhere")
+    assert says("bob@example.com", disk=disk, **bob(directory=DD + home)) == "- home-not-made"
+
+
 def test_a_home_that_cannot_be_looked_at_is_as_one_that_is_missing() -> None:
     disk = a_disk()
-    disk.folder(b"/closed", mode=0o700)
-    disk.folder(b"/closed/bob", uid=UID)
+    disk.directory(b"/closed", mode=0o700)
+    disk.directory(b"/closed/bob", uid=UID)
     assert says("bob@example.com", disk=disk, **bob(directory=b"/closed/bob")) == "- home-not-made"
 
 
@@ -321,7 +330,7 @@ def test_a_home_that_is_a_link_is_followed_and_one_that_dangles_is_missing() -> 
 def closed_home(**contents: bytes) -> Disk:
     """bob's home cannot be entered; keyword arguments are .qmail files of the domain's directory."""
     disk = a_disk()
-    disk.folder(DD + b"/bob", mode=0o600, uid=UID)
+    disk.directory(DD + b"/bob", mode=0o600, uid=UID)
     for name, text in contents.items():
         disk.file(b"%s/%s" % (DD, name.replace("_", "-").replace("dot", ".", 1).encode()), text, uid=UID)
     return disk
@@ -344,7 +353,7 @@ def test_a_home_that_cannot_be_entered_and_an_extension_that_finds_vdelivermail_
     assert says("bob@example.com", disk=disk, **bob(), **ext()) == "? maildir"
 
 
-def test_a_home_that_is_no_folder_defers() -> None:
+def test_a_home_that_is_no_directory_defers() -> None:
     disk = a_disk()
     disk.file(DD + b"/plain", uid=UID)
     assert says("bob@example.com", disk=disk, **bob(directory=DD + b"/plain")) == "? maildir"
@@ -408,12 +417,12 @@ def test_an_empty_qmail_file_is_as_none() -> None:
     assert says("bob@example.com", disk=a_disk(dotqmail=b""), **bob()) == "+ account"
 
 
-def test_one_that_cannot_be_opened_is_passed_over() -> None:
+def test_one_that_cannot_be_opened_is_skipped() -> None:
     disk = a_disk()
     disk.file(DD + b"/bob/.qmail", b"|exit 100\n", mode=0o000, uid=UID)
     assert says("bob@example.com", disk=disk, **bob()) == "+ account"
     disk.remove(DD + b"/bob/.qmail")
-    disk.folder(DD + b"/bob/.qmail")
+    disk.directory(DD + b"/bob/.qmail")
     assert says("bob@example.com", disk=disk, **bob()) == "+ account"
 
 
@@ -522,7 +531,7 @@ def test_a_host_without_a_default_delivery_has_none() -> None:
 @pytest.mark.parametrize("part", [b"", b"/tmp", b"/new"])
 def test_a_maildir_that_is_missing_or_closed_defers(part: bytes) -> None:
     disk = a_disk()
-    disk.folder(MAILDIR + part, mode=0o500 if part else 0o600, uid=UID)
+    disk.directory(MAILDIR + part, mode=0o500 if part else 0o600, uid=UID)
     assert says("bob@example.com", disk=disk, **bob()) == "? maildir"
     disk.remove(MAILDIR + part)
     assert says("bob@example.com", disk=disk, **bob()) == "? maildir"
@@ -536,13 +545,13 @@ def test_a_maildir_without_cur_takes_mail() -> None:
 
 def test_a_home_that_is_no_path_is_a_mail_address() -> None:
     disk = a_disk()
-    disk.folder(DD + b"/ann@example.org", uid=UID)  # "where it is", or the home would be missing
+    disk.directory(DD + b"/ann@example.org", uid=UID)  # "where it is", or the home would be missing
     assert says("bob@example.com", disk=disk, **bob(directory=b"ann@example.org")) == "+ account"
 
 
 def test_a_home_that_begins_with_a_dot_is_where_vdelivermail_is() -> None:
     disk = a_disk()
-    disk.folder(DD + b"/h", uid=UID)
+    disk.directory(DD + b"/h", uid=UID)
     disk.maildir(DD + b"/h/h/Maildir", UID)
     # vdelivermail has entered ./h when it comes to the maildir ./h/Maildir
     assert says("bob@example.com", disk=disk, **bob(directory=b"./h")) == "+ account"
@@ -754,7 +763,7 @@ def test_relative_lines_begin_in_the_home_and_those_of_a_catch_all_in_the_domain
     assert says("nobody@example.com", catch_all("./Maildir/")) == "? maildir"
 
 
-def test_a_file_that_cannot_be_read_tells_nothing() -> None:
+def test_a_file_that_cannot_be_read_is_no_answer() -> None:
     of = delivery("bob@example.com")
     unread = of._replace(file=of.file._replace(file=DotQmail(0o600, None)))
     assert says(unread, **bob()) == "? dotqmail-unread"
@@ -870,10 +879,10 @@ def test_of_lines_that_are_the_same_there_is_an_end_too() -> None:
 def test_no_line_of_a_file_is_shown() -> None:
     """A user's .qmail may be a link to a file that he cannot read himself."""
     disk = a_disk(dotqmail=b"/run/postgresql|5432|vpopmail|the-password|vpopmail\n")
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as error:
         outcome("bob@example.com", disk=disk, **bob())
-    assert (trouble.value.reason, trouble.value.where) == ("mbox", DD + b"/bob/.qmail")
-    assert "the-password" not in repr(trouble.value)
+    assert (error.value.reason, error.value.where) == ("mbox", DD + b"/bob/.qmail")
+    assert "the-password" not in repr(error.value)
 
 
 # -- facts --------------------------------------------------------------------------------------------
@@ -886,4 +895,4 @@ def test_the_outcome_says_whose_mail_it_is() -> None:
     assert (found.account.name, found.domain) == (b"bob", EXAMPLE)
     nobody = outcome("nobody@example.com", catch_all("ann"))
     assert nobody is not None
-    assert (nobody.answer.verdict, nobody.account, nobody.domain) == (Verdict.ACCEPT, None, None)
+    assert (nobody.answer.verdict, nobody.account, nobody.domain) == (Verdict.ACCEPTED, None, None)

@@ -10,13 +10,13 @@ from stat import S_IFDIR, S_IFREG, S_ISREG
 from typing import Any
 
 import pytest
-from hosts import a_folder, as_bytes, load
+from hosts import as_bytes, load, temporary_directory
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.files import Status
-from cvm_vpopmail.accounts import Account, Flag, Sight
+from cvm_qmail.tables.access import Status
+from cvm_vpopmail.accounts import Account, Flag, View
 from cvm_vpopmail.rules import limits, quota
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.rules.quota import MAILDIRSIZE_AGE, MAILDIRSIZE_LIMIT, UNLIMITED, Quota, domain_over, over, parse
@@ -29,41 +29,44 @@ WRAP = 1 << 64
 
 
 class Tree:
-    """A Sight of a dict of files; folders are what paths need, and list in the order of the dict."""
+    """A View of a dict of files; directories are what paths need, and list in the order of the dict."""
 
     def __init__(self, files: Mapping[bytes, bytes], age: float = 0, cannot_tell: bytes = b"") -> None:
         self._files = files
         self._age = age
         self._cannot_tell = cannot_tell
-        self._folders: dict[bytes, dict[bytes, None]] = {}
+        self._directories: dict[bytes, dict[bytes, None]] = {}
         for path in files:
             parts = path.split(b"/")
             for end in range(1, len(parts)):
-                self._folders.setdefault(b"/".join(parts[:end]), {})[parts[end]] = None
+                self._directories.setdefault(b"/".join(parts[:end]), {})[parts[end]] = None
 
     def file(self, path: bytes, /) -> bytes | None:
         return self._files.get(path)
 
     def status(self, path: bytes, /) -> Status | None:
         mtime = int(NOW - self._age)
-        if path in self._folders:
+        if path in self._directories:
             return Status(0, 0, S_IFDIR | 0o755, 4096, mtime)
         return Status(0, 0, S_IFREG | 0o644, len(self._files[path]), mtime) if path in self._files else None
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
         if path == self._cannot_tell:
             raise Unavailable("disk", "it is broken", path)
-        return list(self._folders[path]) if path in self._folders else None
+        return list(self._directories[path]) if path in self._directories else None
 
     def enters(self, path: bytes, /) -> bool:
-        return path in self._folders
+        return path in self._directories
 
     def writable(self, path: bytes, /) -> bool:
-        return path in self._folders
+        return path in self._directories
+
+    def dangles(self, _: bytes, /) -> bool:
+        return False
 
 
 class Disk:
-    """A Sight of the real file system, as this process sees it."""
+    """A View of the real file system, as this process sees it."""
 
     def file(self, path: bytes, /) -> bytes | None:
         try:
@@ -93,6 +96,9 @@ class Disk:
     def writable(self, path: bytes, /) -> bool:
         return os.access(path, os.W_OK)
 
+    def dangles(self, path: bytes, /) -> bool:
+        return os.path.islink(path)
+
 
 def tree(*names: str, size: bytes | None = None, age: float = 0, cannot_tell: str = "") -> Tree:
     """joe's maildir with these messages of one byte each, and this maildirsize."""
@@ -102,8 +108,8 @@ def tree(*names: str, size: bytes | None = None, age: float = 0, cannot_tell: st
     return Tree(files, age, MAILDIR + b"/" + cannot_tell.encode() if cannot_tell else b"")
 
 
-def is_over(text: bytes | None, sight: Sight, size: int = 100) -> bool:
-    return over(MAILDIR, text, size, sight, lambda: NOW)
+def is_over(text: bytes | None, view: View, size: int = 100) -> bool:
+    return over(MAILDIR, text, size, view, lambda: NOW)
 
 
 # -- quota texts --------------------------------------------------------------------------------------
@@ -339,16 +345,16 @@ def test_maildirsize_is_read_by_the_book(lines: list[bytes], end: bytes, kind: i
         (["tmp/a", "courierimapuiddb", "a/cur/b"], (0, 0)),
         ([".Sent/cur/a", ".Sent.Old/new/b", ".Trash/cur/c", ".Trash.x/cur/d", ".trash/cur/e"], (4, 4)),
         ([".Sent/.Deep/cur/a", ".Sent/tmp/b", ".file"], (0, 0)),
-        (["cur/folder/a"], (4096, 1)),
+        (["cur/directory/a"], (4096, 1)),
         (["cur/a,S=18446744073709551615", "cur/b,S=6"], (5, 2)),
     ],
 )
 def test_what_is_counted(names: list[str], used: tuple[int, int]) -> None:
     size, count = used
-    sight = tree(*names)
-    assert not is_over(b"%dS,%dC" % (size + 100, count + 1), sight)
-    assert is_over(b"%dS" % (size + 99), sight)
-    assert is_over(b"%dC" % count, sight) or not count
+    view = tree(*names)
+    assert not is_over(b"%dS,%dC" % (size + 100, count + 1), view)
+    assert is_over(b"%dS" % (size + 99), view)
+    assert is_over(b"%dC" % count, view) or not count
 
 
 def test_a_message_that_goes_away_is_not_counted() -> None:
@@ -356,26 +362,26 @@ def test_a_message_that_goes_away_is_not_counted() -> None:
         def status(self, path: bytes, /) -> Status | None:
             return None if path.endswith(b"/gone") else super().status(path)
 
-    sight = Racing({MAILDIR + b"/cur/gone": b"x" * 9000, MAILDIR + b"/cur/here": b"x"})
-    assert not is_over(b"101S,2C", sight)
-    assert is_over(b"100S", sight)
+    view = Racing({MAILDIR + b"/cur/gone": b"x" * 9000, MAILDIR + b"/cur/here": b"x"})
+    assert not is_over(b"101S,2C", view)
+    assert is_over(b"100S", view)
 
 
-def test_what_cannot_be_told_is_neither_full_nor_not() -> None:
-    sight = tree("new/a,S=500", "cur/b,S=500", cannot_tell="cur")
-    with pytest.raises(Unavailable) as trouble:
-        is_over(b"600S", sight)
-    assert trouble.value.reason == "disk"
+def test_what_cannot_be_determined_is_neither_full_nor_not() -> None:
+    view = tree("new/a,S=500", "cur/b,S=500", cannot_tell="cur")
+    with pytest.raises(Unavailable) as error:
+        is_over(b"600S", view)
+    assert error.value.reason == "disk"
 
 
-def test_what_cannot_be_told_does_not_matter_to_what_is_full_without_it() -> None:
+def test_what_cannot_be_determined_does_not_matter_to_what_is_full_without_it() -> None:
     assert is_over(b"599S", tree("new/a,S=500", "cur/b,S=500", cannot_tell="cur"))
 
 
-def test_too_much_to_count_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_to_count_cannot_be_determined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota, "MAILDIR_NAMES", 20)
     full = tree(*(f"cur/{number},S=1" for number in range(16)))
-    assert not is_over(b"1000S", full)  # 16 messages, cur in the maildir, and three folders looked at
+    assert not is_over(b"1000S", full)  # 16 messages, cur in the maildir, and three directories looked at
     full = tree(*(f"cur/{number},S=1" for number in range(17)))
     with pytest.raises(Unavailable, match="more than 20 names"):
         is_over(b"1000S", full)
@@ -410,18 +416,18 @@ def sizes(names: list[str]) -> Iterator[int]:
 def test_messages_are_counted_by_the_book(names: list[str]) -> None:
     names = [name for name in names if name not in (".", "..")]
     counted = list(sizes(names))
-    sight = tree(*(f"cur/{name}" for name in names))
+    view = tree(*(f"cur/{name}" for name in names))
     size = sum(counted) + 1000
-    assert not is_over(b"%dS,%dC" % (size, len(counted) + 1), sight, 1000)
-    assert is_over(b"%dS" % (size - 1), sight, 1000)
-    assert not counted or is_over(b"%dC" % len(counted), sight, 1000)
+    assert not is_over(b"%dS,%dC" % (size, len(counted) + 1), view, 1000)
+    assert is_over(b"%dS" % (size - 1), view, 1000)
+    assert not counted or is_over(b"%dC" % len(counted), view, 1000)
 
 
 def test_a_real_tree_is_counted_as_it_is() -> None:
-    with a_folder() as root:
+    with temporary_directory() as root:
         maildir = root / "Maildir"
-        for folder in ("cur", "new", "tmp", ".Sent/cur", ".Trash/cur"):
-            (maildir / folder).mkdir(parents=True)
+        for directory in ("cur", "new", "tmp", ".Sent/cur", ".Trash/cur"):
+            (maildir / directory).mkdir(parents=True)
         (maildir / "cur/1,S=400:2,S").write_bytes(b"x")
         (maildir / "new/2").write_bytes(b"x" * 300)
         (maildir / "cur/3").symlink_to("nowhere")
@@ -447,12 +453,12 @@ def test_a_real_tree_is_counted_as_it_is() -> None:
         assert over(path, b"500S", 100, Disk(), lambda: now)
 
 
-def test_folders_of_folders_are_not_followed_for_ever() -> None:
+def test_directories_of_directories_are_not_followed_for_ever() -> None:
     class Endless(Tree):
         def status(self, path: bytes, /) -> Status | None:
             return super().status(path.replace(b"/..", b""))
 
-    with pytest.raises(Unavailable, match="folder of a folder"):
+    with pytest.raises(Unavailable, match="directory of a directory"):
         is_over(b"1000S", Endless({MAILDIR + b"/maildirfolder": b""}))
 
 
@@ -464,24 +470,24 @@ def domain(*paths: str) -> Tree:
 
 
 def test_a_domain_is_full_with_all_its_maildirs() -> None:
-    sight = domain("joe/Maildir/cur/a,S=600000", "ann/Maildir/.Sent/new/b,S=600000", "vpasswd", "list/cur/c,S=9999999")
-    assert domain_over(b"/d", Limits(diskquota=1), 100, sight)
-    assert not domain_over(b"/d", Limits(diskquota=2), 100, sight)
-    assert domain_over(b"/d", Limits(maxmsgcount=2), 100, sight)
-    assert not domain_over(b"/d", Limits(maxmsgcount=3), 100, sight)
+    view = domain("joe/Maildir/cur/a,S=600000", "ann/Maildir/.Sent/new/b,S=600000", "vpasswd", "list/cur/c,S=9999999")
+    assert domain_over(b"/d", Limits(diskquota=1), 100, view)
+    assert not domain_over(b"/d", Limits(diskquota=2), 100, view)
+    assert domain_over(b"/d", Limits(maxmsgcount=2), 100, view)
+    assert not domain_over(b"/d", Limits(maxmsgcount=3), 100, view)
 
 
 def test_a_domain_is_full_to_the_byte() -> None:
-    sight = domain("joe/Maildir/cur/a,S=1048476", "joe/Maildir/maildirsize")
-    assert not domain_over(b"/d", Limits(diskquota=1), 100, sight)
-    assert domain_over(b"/d", Limits(diskquota=1), 101, sight)
+    view = domain("joe/Maildir/cur/a,S=1048476", "joe/Maildir/maildirsize")
+    assert not domain_over(b"/d", Limits(diskquota=1), 100, view)
+    assert domain_over(b"/d", Limits(diskquota=1), 101, view)
 
 
 def test_a_domain_without_limits_is_not_counted() -> None:
-    sight = Tree({b"/d/joe/Maildir/cur/a,S=9": b""}, cannot_tell=b"/d")
-    assert not domain_over(b"/d", Limits(), 100, sight)
+    view = Tree({b"/d/joe/Maildir/cur/a,S=9": b""}, cannot_tell=b"/d")
+    assert not domain_over(b"/d", Limits(), 100, view)
     with pytest.raises(Unavailable):
-        domain_over(b"/d", Limits(maxmsgcount=1), 100, sight)
+        domain_over(b"/d", Limits(maxmsgcount=1), 100, view)
 
 
 def test_hash_directories_are_gone_into() -> None:
@@ -491,15 +497,15 @@ def test_hash_directories_are_gone_into() -> None:
     assert not domain_over(b"/d", Limits(maxmsgcount=1), 100, domain("0/Maildir/cur/a"))
 
 
-def recursively(sight: Sight, folder: bytes, total: list[int]) -> None:
+def recursively(view: View, directory: bytes, total: list[int]) -> None:
     """readdomainquota: a descent begins at nothing."""
     total[:] = [0]
-    for name in sight.listing(folder) or []:
-        path = b"%s/%s" % (folder, name)
+    for name in view.listing(directory) or []:
+        path = b"%s/%s" % (directory, name)
         if len(name) == 1:
-            recursively(sight, path, total)
+            recursively(view, path, total)
         else:
-            total[0] += len(sight.listing(path + b"/Maildir/cur") or [])
+            total[0] += len(view.listing(path + b"/Maildir/cur") or [])
 
 
 PATHS = st.builds(
@@ -512,11 +518,11 @@ PATHS = st.builds(
 
 @given(st.lists(PATHS, max_size=20))
 def test_a_domain_is_counted_by_the_book(paths: list[str]) -> None:
-    sight = domain("vpasswd", *paths)
+    view = domain("vpasswd", *paths)
     total = [0]
-    recursively(sight, b"/d", total)
-    assert not domain_over(b"/d", Limits(maxmsgcount=total[0] + 1), 100, sight)
-    assert total[0] == 0 or domain_over(b"/d", Limits(maxmsgcount=total[0]), 100, sight)
+    recursively(view, b"/d", total)
+    assert not domain_over(b"/d", Limits(maxmsgcount=total[0] + 1), 100, view)
+    assert total[0] == 0 or domain_over(b"/d", Limits(maxmsgcount=total[0]), 100, view)
 
 
 # -- what the real programs said ----------------------------------------------------------------------

@@ -104,28 +104,33 @@ def test_what_is_understood_the_shell_understands_so_too(
     tmp_path_factory: pytest.TempPathFactory, words: list[bytes]
 ) -> None:
     """The real /bin/sh runs a vdelivermail that writes its arguments down."""
-    folder = tmp_path_factory.getbasetemp() / "shell"
-    program = _recorder(folder)
+    directory = tmp_path_factory.getbasetemp() / "shell"
+    program = _recorder(directory)
     command = os.fsencode(program) + b" " + b" ".join(words)
     understood = vdelivermail(command)
     if understood is None or OPAQUE in understood:
         return
-    told = folder / "told"
-    told.unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if path.name not in ("vdelivermail", "told"):
+    given = directory / "given"
+    given.unlink(missing_ok=True)
+    for path in directory.iterdir():
+        if path.name not in ("vdelivermail", "given"):
             path.unlink()
     subprocess.run(
-        [b"/bin/sh", b"-c", command], cwd=folder, capture_output=True, check=False, timeout=10, stdin=subprocess.DEVNULL
+        [b"/bin/sh", b"-c", command],
+        cwd=directory,
+        capture_output=True,
+        check=False,
+        timeout=10,
+        stdin=subprocess.DEVNULL,
     )
-    if told.exists():  # a redirection may have failed
-        assert told.read_bytes().split(b"\0")[:-1] == list(understood)
+    if given.exists():  # a redirection may have failed
+        assert given.read_bytes().split(b"\0")[:-1] == list(understood)
 
 
-def _recorder(folder: Path) -> Path:
-    program = folder / "vdelivermail"
+def _recorder(directory: Path) -> Path:
+    program = directory / "vdelivermail"
     if not program.exists():
-        folder.mkdir(exist_ok=True)
-        program.write_text(f'#!/bin/sh\nfor word do printf "%s\\0" "$word"; done > {folder}/told\n')
+        directory.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\nfor word do printf "%s\\0" "$word"; done > {directory}/given\n')
         program.chmod(0o755)
     return program

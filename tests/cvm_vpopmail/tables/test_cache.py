@@ -6,6 +6,7 @@ import pytest
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import Settings
+from cvm_vpopmail.dialects import MYSQL
 from cvm_vpopmail.notices import Notices
 from cvm_vpopmail.sqlconfig import Options
 from cvm_vpopmail.tables.cache import Cached
@@ -14,17 +15,17 @@ DOWN = Unavailable("database-down", "refused")
 
 
 class Source:
-    """A table that counts, and may be in trouble."""
+    """A table that counts, and may fail."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {"bob": 1}
         self.asked: list[str] = []
-        self.trouble: Unavailable | None = None
+        self.error: Unavailable | None = None
 
     def get(self, key: str, /) -> int | None:
         self.asked.append(key)
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
         return self.rows.get(key)
 
 
@@ -33,19 +34,19 @@ class World:
 
     def __init__(self, **settings: str) -> None:
         given = {f"CVM_VPOPMAIL_{name}": value for name, value in settings.items()}
-        options = Options.from_settings(Settings.from_environment(given), "mysql", b"/home/vpopmail")
+        options = Options.from_settings(Settings.from_environment(given), MYSQL, b"/home/vpopmail")
         self.source = Source()
         self.now = 100.0
-        self.lasts: list[float] = []
+        self.valid_until: list[float] = []
         self.said: list[str] = []
         notices = Notices(self.said.append, lambda: self.now)
-        self.cache = Cached(self.source, options, self.lasts.append, notices, lambda: self.now)
+        self.cache = Cached(self.source, options, self.valid_until.append, notices, lambda: self.now)
 
     def get(self, key: str) -> int | None:
         return self.cache.get(key)
 
 
-def test_what_was_found_is_given_again_for_its_lifetime() -> None:
+def test_what_was_found_is_cached_for_its_lifetime() -> None:
     world = World(CACHE="10")
     assert world.get("bob") == 1
     del world.source.rows["bob"]
@@ -72,25 +73,25 @@ def test_without_a_lifetime_it_is_not_kept() -> None:
     assert world.get("new") == 2
 
 
-def test_of_a_kept_answer_it_is_told_until_when_it_holds() -> None:
+def test_a_cached_answer_says_until_when_it_is_valid() -> None:
     world = World(CACHE="10", CACHE_STALE="60")
     world.get("bob")
-    assert world.lasts == []
+    assert world.valid_until == []
     world.now += 5
     world.get("bob")
-    assert world.lasts == [110.0]
+    assert world.valid_until == [110.0]
     world.now += 6
-    world.source.trouble = DOWN
+    world.source.error = DOWN
     world.get("bob")
-    assert world.lasts == [110.0, 111.0], "past its time it holds for this request only"
+    assert world.valid_until == [110.0, 111.0], "past its time it holds for this request only"
 
 
-def test_a_trouble_is_never_kept() -> None:
+def test_a_error_is_never_kept() -> None:
     world = World(CACHE="10", CACHE_NEGATIVE="10")
-    world.source.trouble = DOWN
+    world.source.error = DOWN
     with pytest.raises(Unavailable):
         world.get("bob")
-    world.source.trouble = None
+    world.source.error = None
     assert world.get("bob") == 1
 
 
@@ -105,11 +106,11 @@ def test_there_are_never_more_than_the_bound_and_the_one_asked_for_longest_ago_g
     assert world.source.asked == ["b"]
 
 
-def test_past_its_time_it_is_a_trouble_as_before() -> None:
+def test_past_its_time_it_is_temporary_as_before() -> None:
     world = World(CACHE="10")
     world.get("bob")
     world.now += 10
-    world.source.trouble = DOWN
+    world.source.error = DOWN
     with pytest.raises(Unavailable):
         world.get("bob")
 
@@ -118,11 +119,11 @@ def test_if_so_set_it_is_given_past_its_time_while_the_database_is_down_and_said
     world = World(CACHE="10", CACHE_STALE="60")
     world.get("bob")
     world.now += 69
-    world.source.trouble = DOWN
+    world.source.error = DOWN
     assert world.get("bob") == 1
     assert world.get("bob") == 1
     assert len(world.said) == 1
-    world.source.trouble = None
+    world.source.error = None
     del world.source.rows["bob"]
     assert world.get("bob") is None, "the database is asked each time, and is believed as soon as it answers"
 
@@ -132,7 +133,7 @@ def test_there_is_an_end_to_it(seconds: int) -> None:
     world = World(CACHE="10", CACHE_STALE="60")
     world.get("bob")
     world.now += seconds
-    world.source.trouble = DOWN
+    world.source.error = DOWN
     with pytest.raises(Unavailable):
         world.get("bob")
 
@@ -141,7 +142,7 @@ def test_what_was_not_found_is_never_given_past_its_time() -> None:
     world = World(CACHE="10", CACHE_NEGATIVE="10", CACHE_STALE="60")
     world.get("new")
     world.now += 10
-    world.source.trouble = DOWN
+    world.source.error = DOWN
     with pytest.raises(Unavailable):
         world.get("new")
 
@@ -151,6 +152,6 @@ def test_a_database_that_answers_is_not_down(reason: str) -> None:
     world = World(CACHE="10", CACHE_STALE="60")
     world.get("bob")
     world.now += 10
-    world.source.trouble = Unavailable(reason)
+    world.source.error = Unavailable(reason)
     with pytest.raises(Unavailable):
         world.get("bob")

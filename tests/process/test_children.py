@@ -1,0 +1,70 @@
+"""Children with a deadline, and children that die with their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from serving import until
+
+from cvm_qmail.process.children import die_with_parent, run_with_deadline
+
+Write = Callable[[bytes], None]
+
+
+def test_what_a_child_writes_comes_back_whole() -> None:
+    data = bytes(range(256)) * 4096
+    assert run_with_deadline(lambda write: write(data), 60) == (data, True)
+
+
+def test_a_child_that_dies_has_ended() -> None:
+    def die(write: Write) -> None:
+        write(b"first")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert run_with_deadline(die, 60) == (b"first", True)
+
+
+def test_a_child_past_its_deadline_is_killed_and_what_it_wrote_counts() -> None:
+    def hang(write: Write) -> None:
+        write(b"%d " % os.getpid())
+        while True:
+            signal.pause()
+
+    data, ended = run_with_deadline(hang, 0.2)
+    assert not ended
+    pid = int(data)
+    until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, "it is dead")
+
+
+@pytest.mark.parametrize("ignored", [signal.SIG_DFL, signal.SIG_IGN])
+def test_it_works_whatever_was_inherited_for_sigchld(ignored: signal.Handlers) -> None:
+    before = signal.signal(signal.SIGCHLD, ignored)
+    try:
+        assert run_with_deadline(lambda write: write(b"x"), 60) == (b"x", True)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_child_dies_when_the_last_writer_exits() -> None:
+    pipe, ours = os.pipe()
+    ready, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(ours)
+        os.write(tell, b"%d" % die_with_parent(pipe))
+        time.sleep(3600)
+        os._exit(0)
+    assert os.read(ready, 1) == b"1"
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.close(ours)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_a_child_whose_parent_has_exited_is_told_so() -> None:
+    pipe, ours = os.pipe()
+    os.close(ours)
+    assert not die_with_parent(pipe)
