@@ -1,6 +1,6 @@
 """Servers under load, in alternating rounds: what run.py measures with.
 
-Law: a figure is the median of the ratios of neighbouring rounds, one of each server in turn, so that
+Invariants: a figure is the median of the ratios of neighbouring rounds, one of each server in turn, so that
 a machine that is slower for a while is slower for both.  A failed connection or an unexpected code
 anywhere makes every figure worthless (`Wrong`).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import world
 from world import Address, Answered, Host
 
-from cvm_qmail import client
+from cvm_qmail.protocols.cvm import client
 
 HERE = Path(__file__).parent
 THEIRS = Path("/usr/bin/cvm-qmail")
@@ -72,6 +73,17 @@ class Load(NamedTuple):
         return self.cpu / self.done * 1e6 if self.done else 0.0
 
 
+class Calls(NamedTuple):
+    """System calls of all of a server's processes for one request."""
+
+    total: float
+    by_name: Mapping[str, float]
+
+    def __str__(self) -> str:
+        often = sorted(self.by_name.items(), key=lambda item: -item[1])
+        return f"{self.total:.1f} ({', '.join(f'{count:.2f} {name}' for name, count in often if count >= 0.01)})"
+
+
 class Row(NamedTuple):
     """A line of the table; an empty string where there is nothing to say."""
 
@@ -110,6 +122,15 @@ def accepting(path: Path) -> bool:
     except client.NoAnswer:
         return False
     return True
+
+
+def wait_until(true: Callable[[], object], what: str) -> None:
+    """Returns when it is true.  Raises `Wrong` if it does not become true."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        if time.monotonic() > end:
+            raise Wrong(f"{what} does not start")
+        time.sleep(0.01)
 
 
 def machine() -> str:
@@ -171,22 +192,22 @@ def kilobytes(file: str, name: str) -> int:
 class Bench:
     """Where everything is, and what was measured."""
 
-    def __init__(self, folder: Path, pace: Pace) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, pace: Pace) -> None:
+        self.directory = directory
         self.pace = pace
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.programs = {name: self._compile(name) for name in ("load", "null")}
-        self.nsswitch = folder / "nsswitch.conf"
+        self.nsswitch = directory / "nsswitch.conf"
         self.nsswitch.write_text("passwd: files\ngroup: files\n")
-        self.passwd = world.passwd(folder / "passwd", folder / "small", 0)
+        self.passwd = world.passwd(directory / "passwd", directory / "small", 0)
         self.may_mount = private_mounts(self.passwd, self.nsswitch)
         self._hosts: dict[str, Host] = {}
         self._mixes: dict[str, Path] = {}
         self._servers = 0
 
     def _compile(self, name: str) -> Path:
-        program = self.folder / name
+        program = self.directory / name
         subprocess.run(["cc", "-O2", "-o", program, HERE / f"{name}.c"], check=True)
         return program
 
@@ -195,7 +216,7 @@ class Bench:
     def host(self, name: str, make: Callable[[Path], Host]) -> Host:
         """The host of this name; made when it is first wanted."""
         if name not in self._hosts:
-            root = self.folder / name
+            root = self.directory / name
             root.mkdir()
             self._hosts[name] = make(root)
         return self._hosts[name]
@@ -208,20 +229,19 @@ class Bench:
     def mix(self, name: str, addresses: Sequence[Address], host: Host, passwd: Path | None = None) -> Path:
         """The file for load.c.  Raises `Wrong` unless both servers answer every address with the same bytes."""
         if name not in self._mixes:
-            packets = [address.packet for address in addresses]
+            codes: dict[Address, int] = {}
             with self.theirs(host, passwd) as theirs, self.ours(host, passwd) as ours:
-                said = [(theirs.ask(packet), ours.ask(packet)) for packet in packets]
-            for address, (one, other) in zip(addresses, said, strict=True):
-                if one != other:
-                    raise Wrong(f"{address}: the C program answers {one!r}, ours {other!r}")
-            self._mixes[name] = self.packets(
-                name, [Answered(p, one[0]) for p, (one, _) in zip(packets, said, strict=True)]
-            )
+                for address in dict.fromkeys(addresses):
+                    one, other = theirs.ask(address.packet), ours.ask(address.packet)
+                    if one != other:
+                        raise Wrong(f"{address}: the C program answers {one!r}, ours {other!r}")
+                    codes[address] = one[0]
+            self._mixes[name] = self.packets(name, [Answered(a.packet, codes[a]) for a in addresses])
         return self._mixes[name]
 
     def packets(self, name: str, packets: list[Answered]) -> Path:
         """A file for load.c."""
-        path = self.folder / f"{name}.packets"
+        path = self.directory / f"{name}.packets"
         world.write_packets(path, packets)
         return path
 
@@ -256,18 +276,16 @@ class Bench:
     @contextmanager
     def _running(self, command: list[str | Path], more: Mapping[str, str], prefix: str) -> Iterator[Server]:
         self._servers += 1
-        path, log = self.folder / f"socket{self._servers}", self.folder / f"log{self._servers}"
+        path, log = self.directory / f"socket{self._servers}", self.directory / f"log{self._servers}"
         with log.open("ab") as out, log.with_suffix(".errors").open("wb") as errors:
             process = subprocess.Popen(
                 [*command, f"{prefix}{path}"], env={**clean_environment(), **more}, stdout=out, stderr=errors
             )
         server = Server(process, path, log, Path(command[-1]).name)
         try:
-            end = time.monotonic() + PATIENCE
-            while not accepting(path):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise Wrong(f"{server.name} does not start: {log.with_suffix('.errors').read_text()}")
-                time.sleep(0.01)
+            wait_until(lambda: process.poll() is not None or accepting(path), server.name)
+            if process.poll() is not None:
+                raise Wrong(f"{server.name} does not start: {log.with_suffix('.errors').read_text()}")
             yield server
         finally:
             process.terminate()
@@ -307,6 +325,21 @@ class Bench:
         time.sleep(SETTLING)
         for server in servers:
             self.load(server, packets, clients=4, seconds=0.5)
+
+    def system_calls(self, server: Server, packets: Path, count: int) -> Calls:
+        """One round under strace(1): system calls a request, by their names."""
+        report = self.directory / "calls"
+        processes = [word for pid in server.workers for word in ("-p", str(pid))]
+        tracer = subprocess.Popen(["strace", "-c", "-f", "-q", "-o", report, *processes], stderr=subprocess.PIPE)
+        try:
+            wait_until(lambda: all(kilobytes(f"{pid}/status", "TracerPid") for pid in server.workers), "strace")
+            done = self.load(server, packets, count=count).done
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.wait(PATIENCE)
+        lines = (line.split() for line in report.read_text().splitlines()[2:])
+        counted = {words[-1]: int(words[3]) / done for words in lines if words[3].isdigit() and words[-1] != "total"}
+        return Calls(sum(counted.values()), counted)
 
     def in_turn(self, *measures: Callable[[], Load], rounds: int | None = None) -> list[list[Load]]:
         """For each measure its rounds, taken A B A B."""

@@ -22,7 +22,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import world
-from world import Address, Host, a_folder
+from world import Address, Host, temporary_directory
 
 CVMCTL = Path(sys.executable).with_name("cvmctl")
 SETTLING = 2.2
@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with a_folder() as root:
+    with temporary_directory() as root:
         host = world.small(root)
         world.passwd(root / "passwd", root, 0)
         mix = world.mix()

@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--quick] [--only NAME] [--rounds N] [--markdown]
 
-Law: a figure is the median of the ratios of neighbouring rounds, one of each server in turn, so that
+Invariants: a figure is the median of the ratios of neighbouring rounds, one of each server in turn, so that
 a machine that is slower for a while is slower for both.  Only addresses on which both servers give
 the same response, byte for byte, are asked; whether they do is checked first.  A failed connection or
 an unexpected code anywhere is said and makes the exit status 1; a goal that is missed does not.
@@ -14,26 +14,31 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+import programs
 import vpopmail
 import vpopmail_sql
 import world
 from bench import (
     MB,
     OURS,
+    SETTLING,
     SILENT_SECONDS,
     THEIRS,
     Bench,
+    Load,
     Pace,
     Row,
+    Server,
     Wrong,
     clean_environment,
     kilobytes,
@@ -78,6 +83,73 @@ def four_clients(bench: Bench) -> None:
     floor(bench, 4)
 
 
+def warm_one(bench: Bench) -> None:
+    """One client at a time, 200 addresses again and again."""
+    warm(bench, 2.0, 1)
+
+
+def warm_four(bench: Bench) -> None:
+    """Four clients at a time, 200 addresses again and again."""
+    warm(bench, 2.5, 4)
+
+
+def warm(bench: Bench, goal: float, clients: int) -> None:
+    """A row of ours to theirs, and the system calls."""
+    packets = bench.mix("warm", world.mix()[: world.AGAIN], bench.small)
+    beside_c(bench, f"warm: 200 addresses, {clients_of(clients)}", goal, bench.small, packets, clients=clients)
+    if clients == 1:
+        count_calls(bench, "warm", bench.small, packets)
+
+
+def cold_one(bench: Bench) -> None:
+    """One client at a time, 20,000 addresses once or twice."""
+    cold(bench, 1.5, 1)
+
+
+def cold_four(bench: Bench) -> None:
+    """Four clients at a time, 20,000 addresses once or twice."""
+    cold(bench, 2.0, 4)
+
+
+def cold(bench: Bench, goal: float, clients: int) -> None:
+    """A row of ours to theirs: each round begins with servers that have just started, and asks everything."""
+    host = bench.host("cold", world.cold)
+    addresses = world.cold_mix()
+    packets = bench.mix("cold", addresses, host)
+    time.sleep(SETTLING)
+
+    def measure(serving: Callable[[Host], AbstractContextManager[Server]]) -> Load:
+        with serving(host) as server:
+            return bench.load(server, packets, clients=clients, count=len(addresses))
+
+    one, other = bench.in_turn(
+        lambda: measure(bench.theirs), lambda: measure(bench.ours), rounds=min(bench.pace.rounds, COLD_ROUNDS)
+    )
+    text, ratio = ratios(other, one)
+    name = f"cold: 20,000 addresses, {clients_of(clients)}"
+    bench.rows.append(Row(name, speed(one), speed(other), text, f"≥ {goal}", ratio >= goal))
+    if clients == 1:
+        count_calls(bench, "cold", host, packets)
+
+
+def count_calls(bench: Bench, name: str, host: Host, packets: Path) -> None:
+    """A note of the system calls of both servers."""
+    if shutil.which("strace") is None:
+        bench.notes.append(f"System calls, {name}: not counted, strace is not installed.")
+        return
+    for serving in (bench.theirs, bench.ours):
+        with serving(host) as server:
+            bench.load(server, packets, count=TRACED)
+            bench.notes.append(
+                f"System calls a request, {name}, {server.name}: {bench.system_calls(server, packets, TRACED)}."
+            )
+
+
+def clients_of(count: int) -> str:
+    """How many clients."""
+    return "one client" if count == 1 else "four clients"
+
+
 def floor(bench: Bench, clients: int) -> None:
     """What the kernel and the load generator cost."""
     packets = bench.packets("null", [Answered(address.packet, 0) for address in world.mix()])
@@ -88,7 +160,7 @@ def floor(bench: Bench, clients: int) -> None:
 
 def passwd_1000(bench: Bench) -> None:
     """The users stand in /etc/passwd too."""
-    passwd = world.passwd(bench.folder / "passwd1000", bench.small.root, world.USERS)
+    passwd = world.passwd(bench.directory / "passwd1000", bench.small.root, world.USERS)
     packets = bench.mix("small, 1000", world.mix(), bench.small, passwd)
     beside_c(
         bench, "one client, the 1000 users also in /etc/passwd", None, bench.small, packets, clients=1, passwd=passwd
@@ -98,15 +170,15 @@ def passwd_1000(bench: Bench) -> None:
 def passwd_50000(bench: Bench) -> None:
     """50,000 lines in /etc/passwd, and no users/cdb."""
     host = bench.host("system", world.without_cdb)
-    passwd = world.passwd(bench.folder / "passwd50000", host.root, world.SYSTEM_USERS, world.SYSTEM_USER)
+    passwd = world.passwd(bench.directory / "passwd50000", host.root, world.SYSTEM_USERS, world.SYSTEM_USER)
     packets = bench.mix("system", world.mix_without_cdb(), host, passwd)
     beside_c(bench, "50,000 lines in /etc/passwd, one client", 20, host, packets, clients=1, passwd=passwd)
 
 
 def silent(bench: Bench) -> None:
     """50 clients that connect and send nothing."""
-    beside_silent(bench, "50 silent clients beside one client", 1)
-    beside_silent(bench, "50 silent clients beside four clients", 4)
+    beside_silent(bench, "50 silent clients and one client", 1)
+    beside_silent(bench, "50 silent clients and four clients", 4)
 
 
 def beside_silent(bench: Bench, name: str, clients: int) -> None:
@@ -159,7 +231,9 @@ def large_virtualdomains(bench: Bench) -> None:
 def memory(bench: Bench) -> None:
     """Resident memory of a worker that has answered everything once."""
     for users in (0, 1000, 50_000) if bench.may_mount else (0,):
-        passwd = world.passwd(bench.folder / f"memory{users}", bench.small.root, users, "user{:05}") if users else None
+        passwd = (
+            world.passwd(bench.directory / f"memory{users}", bench.small.root, users, "user{:05}") if users else None
+        )
         packets = plain_mix(bench)
         with bench.theirs(bench.small, passwd) as theirs, bench.ours(bench.small, passwd) as ours:
             bench.warm(packets, theirs, ours)
@@ -203,13 +277,13 @@ def attack(bench: Bench) -> None:
 def command(bench: Bench) -> None:
     """Command mode: one process a request."""
     plain_mix(bench)
-    request = bench.folder / "request"
+    request = bench.directory / "request"
     request.write_bytes(Address(b"user0002-list", world.LOCAL).packet)
     environment = {**clean_environment(), "QMAIL_ROOT": str(bench.small.root), "CVM_LOOKUP_SECRET": ""}
     spent: dict[Path, list[float]] = {THEIRS: [], OURS: []}
     for _ in range(bench.pace.commands):
         for program, times in spent.items():
-            with request.open("rb") as asked, (bench.folder / "log").open("wb") as out:
+            with request.open("rb") as asked, (bench.directory / "log").open("wb") as out:
                 process = subprocess.Popen([program], env=environment, stdin=asked, stdout=out)
                 _, status, usage = os.wait4(process.pid, 0)
                 process.returncode = os.waitstatus_to_exitcode(status)
@@ -221,9 +295,19 @@ def command(bench: Bench) -> None:
     bench.rows.append(Row("CPU of one request in command mode", theirs, ours, "", "< 60 ms", met))
 
 
+COLD_ROUNDS = 5
+"""Rounds of some seconds each."""
+
+TRACED = 5000
+"""Requests under strace."""
+
 MEASURES: dict[str, Callable[[Bench], None]] = {
     "one": one_client,
     "four": four_clients,
+    "warm-one": warm_one,
+    "warm-four": warm_four,
+    "cold-one": cold_one,
+    "cold-four": cold_four,
     "passwd1000": passwd_1000,
     "passwd": passwd_50000,
     "silent": silent,
@@ -232,6 +316,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "memory": memory,
     "attack": attack,
     "command": command,
+    **programs.MEASURES,
     **vpopmail.MEASURES,
     **vpopmail_sql.MEASURES,
 }
@@ -282,8 +367,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and files are cleared away
     began = time.monotonic()
     failed = False
-    with world.a_folder() as folder:
-        bench = Bench(folder, pace)
+    with world.temporary_directory() as directory:
+        bench = Bench(directory, pace)
         for name in options.only or MEASURES:
             if name in NEED_MOUNTS and not bench.may_mount:
                 bench.notes.append(f"Not measured: {name}. It takes root to put another file in place of /etc/passwd.")

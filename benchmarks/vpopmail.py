@@ -1,6 +1,6 @@
 """What vpopmail costs: the size of a domain, the plug-in, many domains, and what a process would cost.
 
-Law: as in run.py; ours beside ours, for the C program knows no vpopmail.  Where the size of the host is
+Invariants: as in run.py; ours beside ours, for the C program knows no vpopmail.  Where the size of the host is
 what is measured, each address comes round again only after more others than are remembered.
 """
 
@@ -63,7 +63,7 @@ def size(bench: Bench) -> None:
         again = addresses(bench, "again", large, vworld.mix_with_unknown(1_000_000))
         against(
             bench,
-            "the same, 2000 addresses again and again; beside 1000 accounts",
+            "the same, 2000 addresses again and again; compared with 1000 accounts",
             (large_, again),
             (few_, asked),
             0.83,
@@ -71,14 +71,14 @@ def size(bench: Bench) -> None:
 
 
 def plugin(bench: Bench) -> None:
-    """vpopmail: what the plug-in adds to a plain qmail look-up."""
+    """vpopmail: what the plug-in adds to a plain qmail lookup."""
     host = bench.host("tenthousand", lambda root: vworld.one_domain(root, vworld.ACCOUNTS_ASKED))
     exist = [Answered(address.packet, ACCEPTED) for address in vworld.mix(vworld.ACCOUNTS_ASKED)]
     once, again = bench.packets("once", exist), bench.packets("again2000", exist[:2000])
     with bench.ours(host) as with_it, bench.ours(host, CVM_QMAIL_PROGRAMS="") as without:
         against(
             bench,
-            "vpopmail plug-in beside qmail alone, 2000 addresses again and again",
+            "vpopmail plug-in compared with qmail alone, 2000 addresses again and again",
             (with_it, again),
             (without, again),
             0.62,

@@ -1,7 +1,7 @@
 """vpopmail on real database servers, each on a local socket: beside the bare driver, a large table, the cache.
 
-Law: as in run.py.  The bare driver asks for the same accounts in the same order, by the cursor of PyMySQL or
-psycopg (prepared), in the same run; one worker serves one client.  A whole look-up also goes over a socket
+Invariants: as in run.py.  The bare driver asks for the same accounts in the same order, by the cursor of PyMySQL or
+psycopg (prepared), in the same run; one worker serves one client.  A whole lookup also goes over a socket
 and looks at some fifteen files; what the database costs is told by the accounts alone.  The servers are the
 tests' own.
 """
@@ -21,7 +21,7 @@ from vpopmail import ACCEPTED, WARM, against
 from world import Answered, Host
 
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables import Tables
+from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.accounts import Domain
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.tables import databases
@@ -64,7 +64,7 @@ def fill(database: Database, home: Path, size: int) -> None:
 
 def settings(bench: Bench, database: Database) -> dict[str, str]:
     """What lets our server ask it."""
-    file = bench.folder / f"credentials.{database.folder.name}"
+    file = bench.directory / f"credentials.{database.directory.name}"
     file.write_text(f"{database.place}|{USER[database.kind]}|{PASSWORD}|{NAME}\n")
     return {"CVM_VPOPMAIL_BACKEND": database.kind, "CVM_VPOPMAIL_SQL_FILE": str(file), "CVM_WORKERS": "1"}
 
@@ -96,7 +96,7 @@ def _pgsql(database: Database) -> tuple[Ask, Callable[[], None]]:
     import psycopg
 
     connection = psycopg.connect(
-        host=str(database.folder),
+        host=str(database.directory),
         port=PGSQL_PORT,
         user=USER["pgsql"],
         password=PASSWORD,
@@ -143,11 +143,13 @@ def table(given: dict[str, str], names: list[bytes], seconds: float) -> Callable
     """Rounds of the table of accounts alone, as a worker asks it, without what is looked at on the disk."""
     settings = Settings.from_environment(given)
     tables = Tables(settings)
-    accounts = databases.sql(tables, settings, Vpopmail.from_settings(settings)).accounts
+    policy = Vpopmail.from_settings(settings)
+    assert policy.dialect is not None
+    accounts = databases.sql(tables, settings, policy, policy.dialect).accounts
     domain = Domain(b"vpop.example", *vworld.owner(), b"/nonexistent")
 
     def ask(name: bytes) -> object:
-        tables.begin()
+        tables.request()
         return accounts.get((domain, name))
 
     return rounds(ask, names, seconds)
@@ -172,14 +174,14 @@ def driver(bench: Bench, kind: str) -> None:
             )
     for what, loads in (("10,000 at random", of_many), ("2000 again and again", of_few)):
         rate = statistics.median(load.rate for load in loads)
-        name = f"accounts in {kind}, one worker, {what}; beside the bare driver"
+        name = f"accounts in {kind}, one worker, {what}; compared with the bare driver"
         text, ratio = ratios(loads, plain)
         met = rate >= 2000 and ratio >= 0.7
         bench.rows.append(Row(name, "", speed(loads), text, f"≥ 2,000, and 0.7 of {speed(plain)}", met))
     text, ratio = ratios(accounts, plain)
     bench.rows.append(
         Row(
-            "the accounts alone, beside the bare driver",
+            "the accounts alone, compared with the bare driver",
             "",
             speed(accounts),
             text,
@@ -202,7 +204,13 @@ def size(bench: Bench, kind: str) -> None:
             bench.ours(host, **settings(bench, large)) as of_large,
             bench.ours(host, **settings(bench, small)) as of_small,
         ):
-            against(bench, f"a million accounts in {kind}; beside 1000", (of_large, packets), (of_small, packets), 0.83)
+            against(
+                bench,
+                f"a million accounts in {kind}; compared with 1000",
+                (of_large, packets),
+                (of_small, packets),
+                0.83,
+            )
 
 
 def cache(bench: Bench, kind: str) -> None:
@@ -215,7 +223,11 @@ def cache(bench: Bench, kind: str) -> None:
         more = {**settings(bench, database), "CVM_VPOPMAIL_CACHE": "3600"}
         with bench.ours(host, **more) as cached, bench.ours(host, CVM_WORKERS="1") as files:
             against(
-                bench, f"{kind} with the cache, beside vpasswd.cdb, 2000 again", (cached, again), (files, again), 0.77
+                bench,
+                f"{kind} with the cache, compared with vpasswd.cdb, 2000 again",
+                (cached, again),
+                (files, again),
+                0.77,
             )
             against(bench, "the same, 10,000 at random", (cached, once), (files, once), 0.77)
 

@@ -1,6 +1,6 @@
 """Hosts with vpopmail that are measured, and the requests that are sent to them.
 
-Law: as in world.py.  A domain is what vadddomain and vadduser leave: a line in users/assign, in
+Invariants: as in world.py.  A domain is what vadddomain and vadduser leave: a line in users/assign, in
 virtualdomains, a directory with .qmail-default and vpasswd.cdb, and homes with a Maildir for those
 accounts that are asked for.  Nobody is asked for so often that an answer could be remembered, unless
 that is what is measured.
@@ -51,7 +51,7 @@ def accounts(path: Path, directory: bytes, names: Iterator[bytes]) -> None:
 def a_domain(host: Host, name: str, names: Iterator[bytes], homes: Iterator[bytes]) -> None:
     """The directory of a domain, its accounts, and homes for some of them."""
     uid, gid = owner()
-    directory = host.folder(f"domains/{name}", mode=0o700, uid=uid, gid=gid)
+    directory = host.directory(f"domains/{name}", mode=0o700, uid=uid, gid=gid)
     host.file(f"domains/{name}/.qmail-default", CATCH_ALL, mode=0o600, uid=uid, gid=gid)
     accounts(directory / "vpasswd.cdb", bytes(directory), names)
     for home in homes:

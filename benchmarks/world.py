@@ -1,6 +1,6 @@
 """The hosts that are measured, and the requests that are sent to them.
 
-Law: what is asked is settled here, by a fixed seed: two runs ask the same.  A host is a folder with
+Invariants: what is asked is settled here, by a fixed seed: two runs ask the same.  A host is a directory with
 control files, users/cdb and homes, as qmail-pw2u and qmail-newu would leave it, and a password file
 that the servers see in place of /etc/passwd (see `run.Server`).  The large hosts are the small one
 with more beside it: their homes are the small host's homes, so that the same requests have the same
@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,12 @@ import cdblib
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from hosts import Host, a_folder, cdb_bytes
+from hosts import Host, cdb_bytes, temporary_directory
 
-from cvm_qmail import wire
-from cvm_qmail.wire import Credential
+from cvm_qmail.protocols.cvm import packets
+from cvm_qmail.protocols.cvm.packets import Credential
 
-__all__ = ["Address", "Answered", "Host", "a_folder"]
+__all__ = ["Address", "Answered", "Host", "temporary_directory"]
 
 LOCAL = b"mail.example.org"
 USERS = 1000
@@ -34,6 +34,13 @@ FIRST_UID = 100_000
 ALIAS_UID, ALIAS_GID = 7790, 7791
 ASKED = 2000
 """Addresses in a mix."""
+
+AGAIN = 200
+"""Addresses that are asked again and again."""
+
+COLD_USERS, COLD_ALIASES = 10_000, 200
+COLD_ASKED = 20_000
+"""Distinct addresses, each asked once or twice."""
 
 SYSTEM = "daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc _apt nobody sshd"
 QMAIL = (
@@ -57,8 +64,8 @@ class Address(NamedTuple):
     @property
     def packet(self) -> bytes:
         """The request as mailfront sends it: version 2, no nonce, no secret."""
-        return wire.pack_request(
-            wire.Request(2, b"", {Credential.ACCOUNT: self.account, Credential.DOMAIN: self.domain})
+        return packets.pack_request(
+            packets.Request(2, b"", {Credential.ACCOUNT: self.account, Credential.DOMAIN: self.domain})
         )
 
 
@@ -84,6 +91,11 @@ def user(number: int) -> str:
     return f"user{number:04}"
 
 
+def alias(number: int) -> str:
+    """The name of the alias with this number."""
+    return f"alias{number:03}"
+
+
 def domain(number: int) -> str:
     """The name of a virtual domain.  It belongs to `user(number % USERS)`."""
     return f"virtual{number}.example"
@@ -94,44 +106,50 @@ def owner(number: int) -> tuple[int, int]:
     return (FIRST_UID + number,) * 2 if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
-def small(root: Path) -> Host:
-    """1000 users in users/cdb, with homes; every second home is closed to others, as on a fresh Debian.
+def small(root: Path, count: int = USERS, aliases: Iterable[str] = ()) -> Host:
+    """This many users in users/cdb, with homes; every second home is closed to others, as on a fresh Debian.
 
     Of four users, one has nothing, one .qmail, one .qmail-list, one .qmail-list and .qmail-default.
     """
     host = Host(root)
-    skeleton(host)
-    for number in range(USERS):
+    skeleton(host, aliases)
+    for number in range(count):
         files = ((), (".qmail",), (".qmail-list",), (".qmail-list", ".qmail-default"))[number % 4]
         home(host, f"home/{user(number)}", *files, owner=owner(number), mode=0o700 if number % 8 < 4 else 0o755)
     host.control("virtualdomains", "".join(f"{domain(n)}:{user(n % USERS)}\n" for n in range(3, 43, 4)))
-    host.file("users/cdb", cdb_bytes(list(users(root))))
+    host.file("users/cdb", cdb_bytes(list(users(root, count))))
     return host
 
 
-def skeleton(host: Host) -> None:
+def cold(root: Path) -> Host:
+    """The same with 10,000 users, and 200 aliases."""
+    return small(root, COLD_USERS, map(alias, range(COLD_ALIASES)))
+
+
+def skeleton(host: Host, aliases: Iterable[str] = ()) -> None:
     """Control files, and the alias account's home."""
     for name in ("control", "users", "home"):
-        host.folder(name)
+        host.directory(name)
     host.control("me", "mx.example.org\n")
     host.control("locals", f"localhost\nmx.example.org\n{LOCAL.decode()}\n")
-    alias = (ALIAS_UID, ALIAS_GID) if os.geteuid() == 0 else owner(0)
-    home(host, "alias", ".qmail-postmaster", ".qmail-mailer-daemon", ".qmail-root", owner=alias, mode=0o755)
+    owner_of_alias = (ALIAS_UID, ALIAS_GID) if os.geteuid() == 0 else owner(0)
+    files = [f".qmail-{name}" for name in ("postmaster", "mailer-daemon", "root", *aliases)]
+    home(host, "alias", *files, owner=owner_of_alias, mode=0o755)
 
 
 def home(host: Host, path: str, *files: str, owner: tuple[int, int], mode: int) -> None:
     """A home with .qmail files of one line."""
     uid, gid = owner
-    host.folder(path, mode=mode, uid=uid, gid=gid)
+    host.directory(path, mode=mode, uid=uid, gid=gid)
     for file in files:
         host.file(f"{path}/{file}", "./Maildir/\n", uid=uid, gid=gid)
 
 
-def users(root: Path) -> Iterator[tuple[bytes, bytes]]:
+def users(root: Path, count: int = USERS) -> Iterator[tuple[bytes, bytes]]:
     """What qmail-pw2u and qmail-newu make of these users: bare names, extensions, and alias for the rest."""
-    alias = (ALIAS_UID, ALIAS_GID) if os.geteuid() == 0 else owner(0)
-    yield b"!", record("alias", alias, f"{root}/alias", "-")
-    for number in range(USERS):
+    owner_of_alias = (ALIAS_UID, ALIAS_GID) if os.geteuid() == 0 else owner(0)
+    yield b"!", record("alias", owner_of_alias, f"{root}/alias", "-")
+    for number in range(count):
         name = user(number)
         yield f"!{name}\0".encode(), record(name, owner(number), f"{root}/home/{name}", "")
         yield f"!{name}-".encode(), record(name, owner(number), f"{root}/home/{name}", "-")
@@ -230,14 +248,36 @@ def mix() -> list[Address]:
     return [_address(kind, dice) for kind in chosen]
 
 
-def _address(kind: str, dice: random.Random) -> Address:
-    number = dice.randrange(USERS // 4) * 4  # of the first kind of home; +1, +2, +3: of the others
+def cold_mix() -> list[Address]:
+    """What a mail server really asks: distinct addresses of the cold host, every second one a second time, in no order.
+
+    The same kinds as in `mix`, but fewer of alias's own: there are not so many.
+    """
+    dice = random.Random(3)
+    kinds = {
+        "bare": 38, "list": 13, "default": 10, "own alias": 1, "virtual": 12,
+        "unknown": 15, "unknown extension": 6, "remote": 5,
+    }  # fmt: skip
+    asked: set[Address] = set()
+    for kind, share in kinds.items():
+        wanted = len(asked) + COLD_ASKED * share // 100
+        while len(asked) < wanted:
+            asked.add(_address(kind, dice, COLD_USERS))
+    distinct = sorted(asked)
+    again = distinct + dice.sample(distinct, COLD_ASKED // 2)
+    dice.shuffle(again)
+    return again
+
+
+def _address(kind: str, dice: random.Random, users: int = USERS) -> Address:
+    number = dice.randrange(users // 4) * 4  # of the first kind of home; +1, +2, +3: of the others
     word = f"{dice.choice('abcdefgh')}{dice.randrange(10**6)}"
     local, at = {
         "bare": (user(number + dice.randrange(4)), LOCAL),
         "list": (f"{user(number + 2 + dice.randrange(2))}-list", LOCAL),
         "default": (f"{user(number + 3)}-{word}", LOCAL),
         "alias": (dice.choice(("postmaster", "mailer-daemon", "Postmaster")), LOCAL),
+        "own alias": (alias(number // 4 % COLD_ALIASES), LOCAL),
         "virtual": (word, domain(dice.randrange(3, 43, 4)).encode()),
         "unknown": (word, LOCAL),
         "unknown extension": (f"{user(number + dice.randrange(3))}-{word}", LOCAL),

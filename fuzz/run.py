@@ -29,9 +29,9 @@ LIMIT = 4096
 
 def load(name: str) -> ModuleType:
     """The module of a target."""
-    for folder in (HERE, HERE.parent / "tests"):
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
+    for directory in (HERE, HERE.parent / "tests"):
+        if str(directory) not in sys.path:
+            sys.path.insert(0, str(directory))
     return importlib.import_module(f"target_{name}")
 
 

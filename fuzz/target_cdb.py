@@ -1,7 +1,7 @@
-"""Any bytes as a constant database: a look-up gives a part of the file, None, or `Damaged`, and ends.
+"""Any bytes as a constant database: a lookup gives a part of the file, None, or `Damaged`, and ends.
 
 It looks at no more slots than the file can hold.  Read in blocks from a file, it says the same; and what
-users/cdb says so is a user, nobody, or a trouble.
+users/cdb says so is a user, nobody, or an error.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def check(data: bytes) -> None:
     try:
         judge_content(Found(b".qmail", DotQmail(mode, content), default=False))
         reason = ""
-    except Unavailable as trouble:
-        reason = trouble.reason
+    except Unavailable as error:
+        reason = error.reason
     assert reason == expected(mode, content), (reason, expected(mode, content))
     assert all(line.strip(b" \t") and line[0] not in b"#\0" and b"\n" not in line for line in lines(content))
     assert len(programs(content)) <= content.count(b"|")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 
-from cvm_qmail.log import as_json, as_text, escape
-from cvm_qmail.responder import Event
+from cvm_qmail.answer import Recipient, Unavailable
+from cvm_qmail.escape import escape
+from cvm_qmail.observe.log import as_line
+from cvm_qmail.service.events import Event, Query
 
 SEEDS = [
     b"\xff\xfe".join([b"joe", b"example.org", b"joe", b"/home/joe/.qmail-x", b"Permission denied"]),
@@ -24,8 +26,10 @@ def check(data: bytes) -> None:
     account, *rest = data.split(b"\xff\xfe")
     domain = rest[0] if rest else None
     user, where, detail = (*rest[1:], b"", b"", b"")[:3]
-    event = Event("?", 4, account, domain, user, "why", where, 0.0, detail.decode("utf-8", "surrogateescape"))
-    line = as_text(event, 0.001)
+    outcome = Unavailable("why", detail.decode("utf-8", "surrogateescape"), where)
+    outcome.user = user
+    event = Event(Query(Recipient(account, domain)), outcome, 0.0)
+    line = as_line(event, 0.001)
     assert line.isascii()
     assert line.isprintable()
     mark, address, _user, reason, *_ = line.split(" ")
@@ -33,6 +37,6 @@ def check(data: bytes) -> None:
     whole = account if domain is None else b"%s@%s" % (account, domain)
     assert address == (escape(whole) or "-")
     assert escape(whole).encode().decode("unicode_escape").encode("latin-1") == whole
-    as_one = as_json(event, 0.001)
+    as_one = as_line(event, 0.001, "json")
     assert as_one.isprintable()
     assert json.loads(as_one)["where"] == (escape(where) or None)

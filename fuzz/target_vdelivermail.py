@@ -13,7 +13,7 @@ from memory import Asking
 from vmemory import NOW, Disk, Node, policy_of
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
-from cvm_qmail.lookups import Delivery
+from cvm_qmail.plugin import Delivery
 from cvm_qmail.rules.dotqmail import DotQmail, Found
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.rights import Rights
@@ -39,7 +39,7 @@ HOME = b"/v/d/bob"
 DOMAIN = Domain(b"d.example", 89, 89, b"/v/d")
 RIGHTS = Rights(89, 89)
 POLICY = policy_of(CVM_VPOPMAIL_QMAIL_EXT="1", CVM_VPOPMAIL_OVERQUOTA="reject")
-FOLDERS = {b"/", b"/v", b"/v/d", HOME, *(HOME + b"/Maildir" + part for part in (b"", b"/tmp", b"/new", b"/cur"))}
+DIRECTORIES = {b"/", b"/v", b"/v/d", HOME, *(HOME + b"/Maildir" + part for part in (b"", b"/tmp", b"/new", b"/cur"))}
 CALLS = 20_000
 """What the disk may be asked for one delivery of at most 4,096 bytes of lines."""
 
@@ -61,7 +61,7 @@ class Counted(Disk):
 class NoSecret:
     """What a delivery never asks."""
 
-    def proves(self, *_: object) -> bool:
+    def verify(self, *_: object) -> bool:
         """Never asked."""
         raise AssertionError
 
@@ -72,7 +72,7 @@ BOB = Account(b"bob", 0, b"", HOME, b"NOQUOTA", NoSecret())
 def world() -> Counted:
     """The domain's directory, bob's home and maildir."""
     disk = Counted()
-    disk.folder(b"/v/d", HOME, mode=0o700, uid=89)
+    disk.directory(b"/v/d", HOME, mode=0o700, uid=89)
     disk.maildir(HOME + b"/Maildir", 89)
     return disk
 
@@ -97,7 +97,7 @@ def outcome(disk: Disk, user: bytes, lines: bytes) -> str:
     except Unavailable:
         return "?"
     assert result is not None, "in the domain's own directory every line counts"
-    assert result.answer.verdict in (Verdict.ACCEPT, Verdict.REJECT)
+    assert result.answer.verdict in (Verdict.ACCEPTED, Verdict.REJECTED)
     return result.answer.verdict.value
 
 
@@ -146,6 +146,6 @@ def _is_there(line: bytes) -> bool:
             names[-1:] = []
         elif name not in (b"", b"."):
             names.append(name)
-        if b"/" + b"/".join(names) not in FOLDERS:
+        if b"/" + b"/".join(names) not in DIRECTORIES:
             return False
     return names == [b"v", b"d", b"bob", b"Maildir"]

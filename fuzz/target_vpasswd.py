@@ -6,8 +6,8 @@ nothing and can be asked.  Never for a hash: mutated, it may cost hours.
 
 from __future__ import annotations
 
-from cvm_qmail.lookups import Challenge, Password
-from cvm_vpopmail.passwords import Stored
+from cvm_qmail.passwords import StoredPassword
+from cvm_qmail.plugin import Challenge, Password
 from cvm_vpopmail.vpasswd import parse
 
 HASH = b"$6$saltstring$ckDWm30bHZTAPl4bvn6jhVFIk9SbN7L0FY7mw4v1Vr9i.v3TWks0pkiAzQTb96c67HIxotZ.vI1dTy3tzt7BI."
@@ -38,8 +38,8 @@ def check(data: bytes) -> None:
         assert account.name == b"bob"
         assert 0 <= account.flags < 1 << 32
         assert not set(account.gecos + account.directory + account.quota) & set(b":\0")
-        assert isinstance(account.secret, Stored)
-        assert repr(account.secret) == "Stored(...)"
+        assert isinstance(account.secret, StoredPassword)
+        assert repr(account.secret) == "StoredPassword(...)"
         assert len(account.secret._kind()) <= len(data)  # noqa: SLF001  it is shown to nobody else
         for service in ("smtp", "pop3", "imap"):
-            assert not any(account.secret.proves(proof, service) for proof in PROOFS)
+            assert not any(account.secret.verify(proof, service) for proof in PROOFS)

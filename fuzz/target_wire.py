@@ -1,6 +1,6 @@
 """Any bytes to a responder: never an exception; a sound response of at most 512 bytes that echoes the nonce.
 
-Success carries facts 1, 2, 3 and 5, a rejection its scope and nothing else, a trouble nothing; nothing
+Success carries facts 1, 2, 3 and 5, a rejection its scope and nothing else, an error nothing; nothing
 is answered to nothing.  The codec and its declaration in `dissect` say the same, or both refuse.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from memory import module, request, responding, small
 
-from cvm_qmail import dissect, wire
-from cvm_qmail.responder import Event
+from cvm_qmail.protocols.cvm import dissect, packets
+from cvm_qmail.protocols.cvm.responder import Event
 
 EVENTS: list[Event] = []
 RESPOND = responding(module(small()), EVENTS)
@@ -35,24 +35,24 @@ def check(data: bytes) -> None:
     if not data:
         assert response == b""
         return
-    assert len(response) <= wire.LIMIT
-    if len(data) <= wire.LIMIT and data[0] == 2 and len(data) >= 2 and len(data) >= 2 + data[1]:
+    assert len(response) <= packets.LIMIT
+    if len(data) <= packets.LIMIT and data[0] == 2 and len(data) >= 2 and len(data) >= 2 + data[1]:
         assert response[1 : 2 + data[1]] == data[1 : 2 + data[1]]
-    parsed = wire.parse_response(response, 2 if data[0] == 2 or len(data) > wire.LIMIT else 1)
+    parsed = packets.parse_response(response, 2 if data[0] == 2 or len(data) > packets.LIMIT else 1)
     kinds = {kind for kind, _ in parsed.facts}
     assert kinds >= {1, 2, 3, 5} if parsed.code == 0 else kinds == ({16} if parsed.code == 100 else set())
-    assert said(wire.parse_request, data) == said(declared, data)
+    assert said(packets.parse_request, data) == said(declared, data)
 
 
-def declared(data: bytes) -> wire.Request:
+def declared(data: bytes) -> packets.Request:
     """A request as `dissect` sees it, in `wire`'s words."""
     parts = dissect.dissect_request(data)
-    return wire.Request(parts.version, parts.nonce, {value.type: value.data for value in parts.credentials})
+    return packets.Request(parts.version, parts.nonce, {value.type: value.data for value in parts.credentials})
 
 
 def said(parse: Callable[[bytes], object], data: bytes) -> object:
     """What a parser says; None: it refuses."""
     try:
         return parse(data)
-    except wire.Malformed:
+    except packets.Malformed:
         return None
