@@ -1,6 +1,6 @@
-"""A sample host with qmail and vpopmail, cvm-qmail and cvm-vpopmail serving it, and what their clients are told.
+"""A sample host with qmail and vpopmail, cvm-qmail and cvm-vpopmail serving it, and the answers that their clients get.
 
-Needs no qmail, no vpopmail, no root and no accounts: the host is a folder, its password file too.
+Needs no qmail, no vpopmail, no root and no accounts: the host is a temporary directory with a password file of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cdblib
 
-from cvm_qmail import client
+from cvm_qmail.protocols.cvm import client
 
 HERE = Path(sys.executable).parent
 DOMAINS = "home/vpopmail/domains"
@@ -35,7 +35,7 @@ QUESTIONS = (
     ("postmaster@example.org", "an alias"),
     ("sales@shop.example", "a virtual domain that belongs to joe"),
     ("anything@ann.example", "ann's catch-all"),
-    ("ann@example.org", "ann is editing: her home is sticky, nobody can tell now"),
+    ("ann@example.org", "ann is editing: her home directory is sticky"),
     ("bob@vpop.example", "vpopmail: an account"),
     ("info@vpop.example", "vpopmail: an alias, the file .qmail-info"),
     ("list-subscribe@vpop.example", "vpopmail: a list, the file .qmail-list-default"),
@@ -106,8 +106,8 @@ def make_host(root: Path) -> dict[str, str]:
             "home/ann2": "ann",
             "home/vpopmail": "vpopmail",
         }
-        for folder, name in owners.items():
-            for path in (root / folder, *(root / folder).rglob("*")):
+        for directory, name in owners.items():
+            for path in (root / directory, *(root / directory).rglob("*")):
                 os.chown(path, ids[name], gid)
     (root / "home/ann").chmod(0o1755)
     return {
@@ -119,7 +119,7 @@ def make_host(root: Path) -> dict[str, str]:
 
 
 def make_accounts(domain: Path, **flags: int) -> None:
-    """vpasswd.cdb, and a home for each account."""
+    """vpasswd.cdb, and a home directory for each account."""
     libcrypt = ctypes.CDLL(ctypes.util.find_library("crypt"))
     libcrypt.crypt.restype = ctypes.c_char_p
     hashed = libcrypt.crypt(PASSWORD.encode(), b"$6$demo$").decode()
@@ -159,13 +159,22 @@ def serving(program: str, module: str, log: Path, environment: dict[str, str]) -
 
 def ask(module: str, environment: dict[str, str]) -> None:
     """Each question through cvmctl."""
-    meanings = {0: "exists", 100: "does not exist", 4: "cannot be told now"}
-    print("\nWhat cvmctl is told by cvm-qmail (cvmctl ask MODULE ADDRESS):\n")
+    outcomes = {0: "accepted", 100: "rejected", 4: "temporary failure"}
+    print("\nWhat cvm-qmail answers (cvmctl ask MODULE ADDRESS):\n")
     for address, why in QUESTIONS:
         command = [HERE / "cvmctl", "ask", module, address]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        meaning = "not ours to judge" if "out of scope:     1" in done.stdout else meanings.get(done.returncode, "?")
-        print(f"  {address:28} {done.returncode:3}  {meaning:20} {why}")
+        outcome = "out of scope" if "out of scope:     1" in done.stdout else outcomes.get(done.returncode, "?")
+        print(f"  {address:28} {done.returncode:3}  {outcome:18} {why}")
+
+
+def explain(address: str, environment: dict[str, str], root: Path) -> None:
+    """One address through cvmctl trace."""
+    print(f"\nWhy (cvmctl trace {address}; paths are those of the sample host):\n")
+    done = subprocess.run(
+        [HERE / "cvmctl", "trace", address], env=environment, capture_output=True, text=True, check=False
+    )
+    print("".join(f"  {line}\n" for line in done.stdout.replace(str(root), "").splitlines()), end="")
 
 
 def mailfront(module: str, environment: dict[str, str]) -> None:
@@ -185,47 +194,48 @@ def mailfront(module: str, environment: dict[str, str]) -> None:
         check=False,
     )
     replies = [line for line in done.stdout.splitlines() if line[3:4] == " "]
-    print("\nWhat an SMTP client is told (mailfront smtp echo cvm-validate accept):\n")
+    print("\nWhat an SMTP client sees (mailfront smtp echo cvm-validate accept):\n")
     for line, reply in zip(["", *lines, "QUIT"], replies, strict=False):
         print(f"  C: {line}\n  S: {reply}" if line else f"  S: {reply}")
 
 
 def log_in(module: str) -> None:
     """Each login, as a web application asks."""
-    print("\nWhat a program is told by cvm-vpopmail (client.ask(MODULE, LOGIN, password=PASSWORD).code):\n")
+    print("\nWhat cvm-vpopmail answers to a program (client.ask(MODULE, LOGIN, password=PASSWORD).code):\n")
     for login, password, why in LOGINS:
         code = client.ask(module, login.encode(), password=password.encode()).code
-        print(f"  {login:28} {code:3}  {'may come in' if code == 0 else 'may not':20} {why}")
+        print(f"  {login:28} {code:3}  {'accepted' if code == 0 else 'rejected':18} {why}")
 
 
 def main() -> int:
     """The demonstration; 0 if the servers answered and ended as they should."""
     os.umask(0o022)  # qmail's own accounts read control files and pass through to homes
-    with tempfile.TemporaryDirectory(prefix="cvm-demo-") as folder:
-        root = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="cvm-demo-") as directory:
+        root = Path(directory)
         lookup = {**os.environ, **make_host(root)}
         login = {name: value for name, value in lookup.items() if name != "CVM_LOOKUP_SECRET"}
         recipients, passwords = f"cvm-local:{root}/recipients", f"cvm-local:{root}/passwords"
         logs = root / "log", root / "log.passwords"
-        print("A sample host; a server for addresses and one for passwords, started as a service manager would:\n")
+        print("A sample host with two servers, one for addresses and one for passwords:\n")
         try:
             with (
                 serving("cvm-qmail", recipients, logs[0], lookup),
                 serving("cvm-vpopmail", passwords, logs[1], login),
             ):
                 ask(recipients, lookup)
+                explain("nobody@vpop.example", lookup, root)
                 mailfront(recipients, lookup)
                 wrong = {**lookup, "CVM_LOOKUP_SECRET": "wrong"}
                 command = [HERE / "cvmctl", "ask", recipients, "joe@example.org"]
                 status = subprocess.run(command, env=wrong, capture_output=True, check=False).returncode
-                print(f"\nWith a wrong secret joe@example.org is answered {status}, which is temporary.")
+                print(f"\nWith a wrong secret the answer for joe@example.org is {status}: a temporary failure.")
                 log_in(passwords)
         except subprocess.CalledProcessError as error:
             print(error, file=sys.stderr)
             return 1
-        print("\nWhat the logs say, and why (result, address, user, reason, deciding file, time):\n")
+        print("\nThe logs (result, address, user, reason, deciding file, time):\n")
         for log in logs:
-            print("".join(f"  {line}\n" for line in log.read_text().splitlines()))
+            print("".join(f"  {line}\n" for line in log.read_text().replace(str(root), "").splitlines()))
         print("The servers ended with status 0.")
         return 0
 
