@@ -143,13 +143,17 @@ static void on_signal(int number) {
     finish(TEMPORARY);
 }
 
+static void say(const char *text) {
+    if (hears_log && write(2, text, strlen(text)) < 0) hears_log = 0; /* the outcome is what matters */
+}
+
 static _Noreturn void fault(const char *what, const char *why) {
-    if (hears_log) {
-        if (write(2, "cvm-rcptcheck: ", 15) < 0 || write(2, what, strlen(what)) < 0 || write(2, why, strlen(why)) < 0 ||
-            write(2, "\n", 1) < 0) {
-            /* the outcome tells what matters */
-        }
-    }
+    say("cvm-rcptcheck: "), say(what), say(why), say("\n");
+    finish(TEMPORARY);
+}
+
+static _Noreturn void fault_at(const char *path, const char *why) {
+    say("cvm-rcptcheck: "), say(path), say(": "), say(why), say("\n");
     finish(TEMPORARY);
 }
 
@@ -229,7 +233,7 @@ static int connect_unix(const char *path) {
     memcpy(address.sun_path, path, strlen(path));
     while (connect(fd, (struct sockaddr *)&address, sizeof address)) {
         if (errno == EINTR) continue;
-        if (errno != EAGAIN) fault(path, strerror(errno));
+        if (errno != EAGAIN) fault_at(path, strerror(errno));
         if (now() >= deadline) fault("no answer in time", "");
         poll(0, 0, PAUSE); /* the server's queue is full, for which a Unix socket cannot wait */
     }
@@ -498,7 +502,7 @@ static _Noreturn void run_next(void) {
     handle(SIG_DFL);
     alarm(0);
     execl(next_program, next_program, (char *)0);
-    fault(next_program, strerror(errno));
+    fault_at(next_program, strerror(errno));
 }
 
 int main(void) {
