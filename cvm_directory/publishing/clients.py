@@ -90,15 +90,16 @@ def _pgsql() -> Client:
     from cvm_vpopmail.tables import pgsql
 
     def connect(server: Server, terms: Terms) -> Any:
-        info = pgsql.conninfo(server, terms).decode("utf-8", "surrogateescape")
         try:
             connection = psycopg.connect(
-                info,
+                pgsql.conninfo(server, terms).decode(),
                 connect_timeout=int(terms.connect),
                 options=f"-c statement_timeout={int(terms.wait * 1000)} -c client_encoding=UTF8",
             )
+        except UnicodeDecodeError:
+            raise DatabaseError("database-settings", "the password is not UTF-8", lost=True) from None
         except psycopg.Error as error:
-            raise DatabaseError("database-error", " ".join(str(error).split()), lost=True) from None
+            raise pgsql.no_connection(str(error)) from None
         connection.prepare_threshold = None
         return connection
 

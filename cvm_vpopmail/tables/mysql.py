@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from pymysql import err
 from pymysql.connections import Connection
-from pymysql.constants import CLIENT
+from pymysql.constants import CLIENT, CR
 
 from cvm_vpopmail.credentials import Server
 from cvm_vpopmail.tables import mysql_packets as packets
@@ -83,12 +83,31 @@ def logged_in(server: Server, terms: Terms, *, connect: float, wait: float, **mo
 
 
 class _Connection(Connection):  # type: ignore[misc]  # PyMySQL has no types
-    """One that says nothing to a server without TLS where it is demanded; before 1.2 PyMySQL logs in all the same."""
+    """What PyMySQL does not do, or not in all versions."""
+
+    def connect(self, sock: socket.socket | None = None) -> None:
+        """Connects, and closes a Unix socket that cannot be connected: 1.2 leaves it to the garbage collector."""
+        if self.unix_socket:
+            sock = _unix_socket(self.unix_socket, self.connect_timeout)
+            self._secure = True  # as if PyMySQL had made it: a password may go over it
+        super().connect(sock)
 
     def _request_authentication(self) -> None:
+        """Logs in; says nothing to a server without TLS where it is demanded: before 1.2 it logs in all the same."""
         if self.ssl and not self.server_capabilities & CLIENT.SSL:
             raise DatabaseError("database-refused", "offers no TLS, which the settings demand", lost=True)
         super()._request_authentication()
+
+
+def _unix_socket(path: str, seconds: float) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.settimeout(seconds)
+        made.connect(path)
+    except OSError as error:
+        made.close()
+        raise err.OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server ({error})") from None
+    return made
 
 
 def own_socket() -> str:
