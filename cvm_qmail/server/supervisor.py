@@ -13,7 +13,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from cvm_qmail.escape import escape
 from cvm_qmail.exits import describe_exception
 from cvm_qmail.observe.log import Log
-from cvm_qmail.process.children import die_with_parent
+from cvm_qmail.process.children import die_with_parent, readable
 from cvm_qmail.process.shared_memory import Slot
 from cvm_qmail.server.confinement import confine
 from cvm_qmail.server.gauges import Gauges
@@ -138,7 +137,7 @@ class Supervisor:
     def _sleep(self, seconds: float, wake: int | None = None) -> None:
         """Waits for a signal or for a refused system call."""
         signals = [] if wake is None else [wake]
-        ready = select.select([*signals, *self._workers.refusals.descriptors], [], [], seconds)[0]
+        ready = readable([*signals, *self._workers.refusals.descriptors], seconds)
         if wake in ready:
             with suppress(BlockingIOError):
                 os.read(wake, 4096)

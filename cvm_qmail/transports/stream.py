@@ -170,7 +170,9 @@ class Worker:
             if error.errno != errno.ECONNABORTED:
                 time.sleep(IDLE)  # unexpected; it must not become a busy loop
             return error.errno == errno.ECONNABORTED
-        if select.select([self._listener], [], [], IDLE)[0]:  # EMFILE comes even if no client is waiting
+        waiting = select.poll()
+        waiting.register(self._listener, select.POLLIN)
+        if waiting.poll(IDLE * 1000):  # EMFILE comes even if no client is waiting
             self._turn_away()
         return False
 
