@@ -110,6 +110,10 @@ def _command(factory: ModuleFactory, settings: Settings) -> NoReturn:
         complain(f"? the lookup {what}")
         return temporary(request)
 
+    if sys.stderr is None:  # closed: no file or socket of the lookup may get its number
+        from cvm_qmail.process.inherited import hold_standard_descriptors
+
+        hold_standard_descriptors()
     request = stdio.read_request(REQUEST_LIMIT)
     tables = Tables(settings, lasting=False)
     respond = pipeline.make_responder(tables, factory(tables, settings), settings, [Failures()])
