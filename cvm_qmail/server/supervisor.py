@@ -20,9 +20,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from cvm_qmail.escape import escape
-from cvm_qmail.exits import describe_exception
+from cvm_qmail.exits import Failure, describe_exception
 from cvm_qmail.observe.log import Log
 from cvm_qmail.process.children import die_with_parent, readable
+from cvm_qmail.process.sandbox import Unconfined
 from cvm_qmail.process.shared_memory import Slot
 from cvm_qmail.server.confinement import confine
 from cvm_qmail.server.gauges import Gauges
@@ -98,9 +99,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, _ignore)
         signal.signal(signal.SIGCHLD, _ignore)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        if self._shadow is None or not self._shadow.runs_a_program:
-            confine(self._settings.sandbox, self._listener.path, self._settings.stats)
-        self._gauges.confined(None)
+        self._confine()
         gc.collect()
         gc.freeze()
         self._log.line("Starting.")
@@ -124,8 +123,8 @@ class Supervisor:
             self._log.line("Another server has taken over.")
             self._wait(TAKEOVER_GRACE)
             self._stop = True
-        elif self._listener.path is not None and self._listener.inode is not None:
-            unix_socket.remove(self._listener.path, self._listener.inode)
+        else:
+            self._remove_path()
         self._drain()
         if self._shadow is not None:
             self._shadow.finish()
@@ -133,6 +132,21 @@ class Supervisor:
         self._log.line("Stopping.")
         self._log.finish()
         return 0
+
+    def _confine(self) -> None:
+        """Enters the sandbox, unless the shadow process has to run a program.  Raises `Unconfined`."""
+        if self._shadow is None or not self._shadow.runs_a_program:
+            try:
+                confine(self._settings.sandbox, self._listener.path, self._settings.stats)
+            except Unconfined:
+                self._remove_path()
+                self._gauges.close()
+                raise
+        self._gauges.confined(None)
+
+    def _remove_path(self) -> None:
+        if self._listener.path is not None and self._listener.inode is not None:
+            unix_socket.remove(self._listener.path, self._listener.inode)
 
     def _sleep(self, seconds: float, wake: int | None = None) -> None:
         """Waits for a signal or for a refused system call."""
@@ -198,6 +212,8 @@ class Supervisor:
                     confined=lambda: self._gauges.confined(number),
                 ).run()
             status = 0
+        except Failure as failure:
+            log.line(f"? worker {os.getpid()}: {failure}")
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code
             log.line(f"? worker {os.getpid()}: {describe_exception()}")
         finally:
