@@ -286,11 +286,12 @@ class Shadow:
         """The sink for a worker."""
         return Follower(self._sending, log, self._clock)
 
-    def keep(self, log: Log, tied: Callable[[], bool], lifeline: int) -> None:
+    def keep(self, log: Log, tied: Callable[[], bool], lifeline: int, confined: Callable[[], None]) -> None:
         """Starts the process if there is none.
 
         `tied` is called in it, and ties its life to that of the supervisor through the descriptor
-        `lifeline`; it returns False if the supervisor has ended already.
+        `lifeline`; it returns False if the supervisor has ended already.  `confined` is called in it when it is in
+        its sandbox.
         """
         now = self._clock()
         if self._pid or now < self._next_start:
@@ -302,7 +303,7 @@ class Shadow:
             log.line(f"? cannot fork the shadow process: {error.strerror}")
             return
         if not pid:
-            self._live(tied, lifeline)
+            self._live(tied, lifeline, confined)
         self._pid = pid
 
     def ended(self, pid: int) -> bool:
@@ -328,7 +329,7 @@ class Shadow:
                 with suppress(ProcessLookupError):
                     ending(self._pid, signal.SIGKILL)
 
-    def _live(self, tied: Callable[[], bool], lifeline: int) -> None:
+    def _live(self, tied: Callable[[], bool], lifeline: int, confined: Callable[[], None]) -> None:
         """The life of the process."""
         status = 1
         log = None
@@ -344,6 +345,7 @@ class Shadow:
             log = self._make_log()
             if tied():
                 self._confine()
+                confined()
                 follow(self._receiving, self._asks, log, self._clock)
             status = 0
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code

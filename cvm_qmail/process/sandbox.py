@@ -21,7 +21,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cvm_qmail.exits import PERMANENT, Failure
 from cvm_qmail.process import bpf, landlock, seccomp
@@ -64,6 +64,12 @@ class _State:
 def report() -> dict[str, object]:
     """What this process has given up, to be counted or shown."""
     return _State.report._asdict()
+
+
+def described(found: Mapping[str, Any]) -> str:
+    """What a process has given up, in words: a `report`, or an empty one."""
+    landlock_here = f"Landlock {found.get('landlock')}" if found.get("landlock") else "no Landlock"
+    return f"{landlock_here}, {'a' if found.get('seccomp') else 'no'} filter for system calls"
 
 
 def lacking(network: Network) -> Iterator[str]:

@@ -17,6 +17,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from cvm_qmail.escape import escape
@@ -104,11 +105,13 @@ class Supervisor:
         gc.freeze()
         self._log.line("Starting.")
         taken_over = False
+        lifeline = self._parent_pipe[0]
+        tied = partial(die_with_parent, lifeline)
         while not self._stop and not taken_over:
             self._reap()
             self._workers.fill()
             if self._shadow is not None:
-                self._shadow.keep(self._log, lambda: die_with_parent(self._parent_pipe[0]), self._parent_pipe[0])
+                self._shadow.keep(self._log, tied, lifeline, self._gauges.shadow_confined)
             now = clock()
             pause = min(TICK, self._workers.enforce(now))
             self._workers.add_or_retire_spares(now)
@@ -159,7 +162,10 @@ class Supervisor:
 
     def _reap(self) -> None:
         for pid, status in self._workers.reap():
-            if self._shadow is not None and self._shadow.ended(pid) and not self._stop:
+            if self._shadow is None or not self._shadow.ended(pid):
+                continue
+            self._gauges.shadow_gone()
+            if not self._stop:
                 what = f"ended with {describe_status(status)}"
                 self._log.line(f"? shadow process {pid} {what}; another one takes its place")
 
