@@ -657,7 +657,7 @@ def test_when_all_is_quiet(name: str, quiet: Quiet) -> None:
     say_often(quiet.worlds[name], CHANGES[name], CHANGES[name].after)
 
 
-# -- what a kernel does not tell of -------------------------------------------------------------------
+# -- what a kernel does not report -------------------------------------------------------------------
 
 
 def test_a_store_through_mmap_is_seen_soon(host: Host) -> None:

@@ -108,7 +108,7 @@ def test_the_doors_of_tables_look_with_the_rights_that_they_are_given_meanwhile_
     assert as_joe(host, tables, lambda _: tables.file(path, JOE)) == "?Permission denied"
 
 
-def test_ids_that_the_kernel_does_not_know_tell_nothing(host: Host, tables: Tables) -> None:
+def test_ids_that_the_kernel_does_not_know_determine_nothing(host: Host, tables: Tables) -> None:
     with pytest.raises(Unavailable, match="bad-id"):
         tables.as_user(Rights(0xFFFFFFFF, 5001), home(host), lambda looks: looks.exact)
     assert file_access() == ROOT
@@ -442,13 +442,13 @@ def with_links() -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_what_is_not_plainly_below_the_home_is_not_vouched_for(with_links: Host, where: str) -> None:
+def test_what_is_not_plainly_below_the_home_is_not_cached(with_links: Host, where: str) -> None:
     world = Remembered(with_links)
     assert world.dependencies() is not None
     assert world.dependencies(lambda looks: ELSEWHERE[where](looks, with_links.root)) is None
 
 
-def test_what_is_asked_as_self_or_of_other_doors_meanwhile_is_not_vouched_for(with_links: Host) -> None:
+def test_what_is_asked_as_self_or_of_tables_meanwhile_is_not_cached(with_links: Host) -> None:
     world = Remembered(with_links)
     path = home(with_links) + b"/a/file"
     assert world.dependencies(lambda _: world.tables.as_self(lambda: world.tables.file(path))) is None
@@ -457,7 +457,7 @@ def test_what_is_asked_as_self_or_of_other_doors_meanwhile_is_not_vouched_for(wi
     assert world.dependencies() is not None
 
 
-def test_what_has_just_changed_is_not_vouched_for(host: Host) -> None:
+def test_what_has_just_changed_is_not_cached(host: Host) -> None:
     """Another change within the same tick of the clock would not be seen."""
     furnished(host)
     until_old([host])
@@ -467,7 +467,7 @@ def test_what_has_just_changed_is_not_vouched_for(host: Host) -> None:
 
 
 @pytest.mark.peer("mount")
-def test_another_file_system_is_not_vouched_for(host: Host) -> None:
+def test_another_file_system_is_not_cached(host: Host) -> None:
     furnished(host)
     until_old([host])
     mount = ["mount", "--bind", "/sys/kernel", host.root / MAILDIR / "new"]

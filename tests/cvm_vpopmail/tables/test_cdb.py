@@ -305,7 +305,7 @@ def test_a_large_database_is_searched_where_it_lies(vhost: VpopmailHost) -> None
     assert saying(vhost, "user00000", "user19999", "user20000") == "user00000:0 user19999:19999 -"
 
 
-def test_an_unforeseen_errno_is_not_a_missing_file(vhost: VpopmailHost) -> None:
+def test_an_unexpected_errno_is_not_a_missing_file(vhost: VpopmailHost) -> None:
     """A name too long for the file system: the directory cannot exist, and vpopmail finds nobody there."""
     domain = Domain(DOMAIN.encode(), UID, UID, os.fsencode(vhost.at("x" * 300)))
     tables = Tables(Settings.from_environment(vhost.environment))

@@ -93,8 +93,8 @@ def test_a_fifo_s_content_cannot_be_determined(vhost: VpopmailHost, kind: str) -
 
 @EXACT
 def test_a_socket_cannot_be_opened_and_dev_null_is_an_empty_file(vhost: VpopmailHost, kind: str) -> None:
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(os.fsencode(vhost.at("example.com/socket")))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.fsencode(vhost.at("example.com/socket")))
     vhost.at("example.com/null").symlink_to("/dev/null")
     vhost.at("example.com/tty").symlink_to("/dev/tty")
     assert seen(vhost, "example.com/socket", kind)[0] == "-"
