@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import marshal
 import os
-import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
@@ -29,6 +29,7 @@ from cvm_qmail.answer import DRY_RUN, Answer, Kind, Outcome, Recipient, Unavaila
 from cvm_qmail.exits import describe_exception
 from cvm_qmail.observe.log import Log
 from cvm_qmail.process import policies, sandbox
+from cvm_qmail.process.children import readable
 from cvm_qmail.process.landlock import READ_ALL
 from cvm_qmail.process.policies import Network
 from cvm_qmail.protocols.cvm import client, packets
@@ -171,7 +172,7 @@ def follow(channel: socket.socket, asks: Asks, log: Log, clock: Callable[[], flo
     """Compares what comes from `channel` until nobody can send any more."""
     uncompared = Uncompared(log, clock)
     while True:
-        if not select.select([channel], [], [], uncompared.wait)[0]:
+        if not readable([channel.fileno()], uncompared.wait):
             uncompared.report()
             continue
         message = channel.recv(_MESSAGE_LIMIT)
@@ -322,7 +323,7 @@ class Shadow:
                 if os.waitpid(self._pid, os.WNOHANG)[0]:
                     self._pid = 0
                     return
-            select.select([], [], [], 0.01)
+            time.sleep(0.01)
         if self._pid:
             for ending in (os.killpg, os.kill):
                 with suppress(ProcessLookupError):

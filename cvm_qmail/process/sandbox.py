@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from cvm_qmail.exits import PERMANENT, Failure
 from cvm_qmail.process import bpf, landlock, seccomp
 from cvm_qmail.process.bpf import Cases
 from cvm_qmail.process.landlock import Rule
@@ -34,8 +35,11 @@ _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 4, 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Unconfined(Exception):
+class Unconfined(Failure):
     """The sandbox is required but not possible; the message is what is missing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, PERMANENT)
 
 
 class Report(NamedTuple):
