@@ -18,7 +18,7 @@ import click
 from cvm_qmail.cvmctl.audit.logfiles import time_of
 from cvm_qmail.cvmctl.host.log_entries import LIMIT, Entry, parse
 from cvm_qmail.cvmctl.log.summary import Summary, as_html, as_text
-from cvm_qmail.cvmctl.ui.output import line as print_line
+from cvm_qmail.cvmctl.ui.output import log_line
 
 WAIT = 0.2
 """Seconds between two looks at a file that is followed."""
@@ -88,7 +88,7 @@ def log(
     if summary or digest:
         found = Summary(entry for line in lines if (entry := parse(line)) is not None and wanted(entry))
         for text in (as_html if digest == "html" else as_text)(found):
-            click.echo(text)
+            log_line(text)
         return
     with suppress(KeyboardInterrupt):  # the way to end following
         _show(lines, wanted, everything=not any(wish for wish, _ in wishes))
@@ -106,9 +106,9 @@ def _show(lines: Iterable[str], wanted: Wanted, *, everything: bool) -> None:
         entry = parse(text)
         if entry is None:
             if everything:
-                print_line(text, "dim")
+                log_line(text, "dim")
         elif wanted(entry):
-            print_line(text, _STYLES[entry.outcome])
+            log_line(text, _STYLES[entry.outcome])
 
 
 def _lines(files: tuple[str, ...], *, follow: bool) -> Iterator[str]:

@@ -97,10 +97,19 @@ def escaped(value: str) -> str:
 
 def line(value: str, style: str = "") -> None:
     """Prints one line."""
+    _line(escaped(value), style)
+
+
+def log_line(value: str, style: str = "") -> None:
+    """Prints one line of a log, in which a backslash begins an escape already, and stays."""
+    _line("\\".join(map(escaped, value.split("\\"))), style)
+
+
+def _line(shown: str, style: str) -> None:
     if on_terminal():
-        console().print(escaped(value), style=STYLES[style], soft_wrap=True)
+        console().print(shown, style=STYLES[style], soft_wrap=True)
     else:
-        click.echo(escaped(value))
+        click.echo(shown)
 
 
 def tree(nodes: Iterable[Node]) -> None:

@@ -34,6 +34,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+ESCAPED = r"""- a\x01\x20b\x5c@example.org alias no-mailbox /var/qmail/alias\x5c 91us
+{"result": "-", "account": "a\\x01", "domain": "b\\x5c", "reason": "no-mailbox", "microseconds": 1}
+"""
+
+
 def log(*arguments: str) -> list[str]:
     done = called("log", *arguments, env=environment(None, {}))
     assert (done.returncode, done.stderr) == (0, "")
@@ -42,6 +47,18 @@ def log(*arguments: str) -> list[str]:
 
 def test_all_of_it(file: Path) -> None:
     assert log(str(file)) == TEXT.splitlines()
+
+
+def test_what_is_escaped_in_the_log_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(ESCAPED)
+    assert log(str(tmp_path / "log")) == log(str(tmp_path / "log"), "--outcome", "rejected") == ESCAPED.splitlines()
+    assert r"         1  b\x5c" in log(str(tmp_path / "log"), "--summary")
+
+
+def test_other_programs_send_nothing_to_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"- joe@\x1b[2J\xff alias no-mailbox / 91us\n")
+    for arguments in ([], ["--summary"], ["--digest", "html"]):
+        assert any(r"\x1b[2j\xff" in line.lower() for line in log(str(tmp_path / "log"), *arguments))
 
 
 @pytest.mark.parametrize(
