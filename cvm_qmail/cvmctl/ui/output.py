@@ -73,6 +73,11 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: ``1 file``, ``1,234 addresses``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('s') else 's'}"
+
+
 def on_terminal() -> bool:
     """Whether standard output is a terminal."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -95,12 +100,26 @@ def escaped(value: str) -> str:
     return shown
 
 
+def from_log(value: str) -> str:
+    """A part of a server's log, in which unusual bytes are escaped already: its backslashes stay as they are."""
+    return escaped(value).replace(r"\x5c", "\\")
+
+
 def line(value: str, style: str = "") -> None:
     """Prints one line."""
+    _print(escaped(value), style)
+
+
+def log_line(value: str, style: str = "") -> None:
+    """Prints one line of a server's log."""
+    _print(from_log(value), style)
+
+
+def _print(shown: str, style: str) -> None:
     if on_terminal():
-        console().print(escaped(value), style=STYLES[style], soft_wrap=True)
+        console().print(shown, style=STYLES[style], soft_wrap=True)
     else:
-        click.echo(escaped(value))
+        click.echo(shown)
 
 
 def tree(nodes: Iterable[Node]) -> None:
