@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -44,6 +45,25 @@ def test_all_of_it(file: Path) -> None:
     assert log(str(file)) == TEXT.splitlines()
 
 
+def test_what_the_server_has_escaped_stays_as_it_is_and_everything_else_is_escaped(tmp_path: Path) -> None:
+    raw = [
+        rb"- jo\xe9@a\x5cb.example joe no-mailbox /home/\xe9 85us",
+        b"? <@\x1b[31m.example joe home /home/\xff 85us",
+    ]
+    (tmp_path / "log").write_bytes(b"\n".join(raw))
+    lines = [
+        r"- jo\xe9@a\x5cb.example joe no-mailbox /home/\xe9 85us",
+        r"? <@\x1b[31m.example joe home /home/\xff 85us",
+    ]
+    assert log(str(tmp_path / "log")) == lines
+    summary = log(str(tmp_path / "log"), "--summary")
+    assert r"         1  a\x5cb.example" in summary
+    assert any(line.startswith(r"         1  home /home/\xff: ") for line in summary)
+    page = "\n".join(log(str(tmp_path / "log"), "--digest", "html"))
+    assert r"<td>a\x5cb.example</td>" in page
+    assert r"<td>home /home/\xff: " in page
+
+
 @pytest.mark.parametrize(
     ("filters", "lines"),
     [
@@ -77,7 +97,7 @@ def test_a_day(tmp_path: Path, stamp: str, day: str | None) -> None:
     (tmp_path / "log").write_text(f"{line}\nnothing\n")
     days = ["2025-11-26", "2025-11-27", "2026-11-25", "2026-11-26", "2026-11-27"]
     assert [one for one in days if log(str(tmp_path / "log"), "--day", one)] == [day] * (day is not None)
-    assert "1 requests" in log(str(tmp_path / "log"), "--summary")[0]
+    assert log(str(tmp_path / "log"), "--summary")[0] == "1 request"
 
 
 def test_days_by_words(tmp_path: Path) -> None:
@@ -128,6 +148,7 @@ def test_what_a_server_writes_is_understood(host: Host, form: str) -> None:
 
 
 def test_a_file_is_followed_when_it_is_replaced(file: Path) -> None:
+    """A line that is written in two parts is one; only the last of the files stays open."""
     command = [CVMCTL, "log", "-f", file, "--outcome", "rejected"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(None, {}))
     timer = threading.Timer(PATIENCE, process.kill)
@@ -136,13 +157,22 @@ def test_a_file_is_followed_when_it_is_replaced(file: Path) -> None:
     try:
         assert "nobody@Example.org" in process.stdout.readline()
         with file.open("a") as grown:
-            grown.write("- one@example.org a no-mailbox - 1us\n")
-        assert "one@example.org" in process.stdout.readline()
+            grown.write("- one@example.org a no-mailbox - 1us\n- half@exam")
+            grown.flush()
+            assert "one@example.org" in process.stdout.readline()
+            grown.write("ple.org a no-mailbox - 1us\n")
+        assert "half@example.org" in process.stdout.readline()
         file.rename(file.with_name("old"))
         file.write_text("- two@example.org a no-mailbox - 1us\n")
         assert "two@example.org" in process.stdout.readline()
         file.write_text("- 3@example.org a no-mailbox - 1us\n")
         assert "3@example.org" in process.stdout.readline()
+        for number in range(4, 7):
+            file.rename(file.with_name("old"))
+            file.write_text(f"- {number}@example.org a no-mailbox - 1us\n")
+            assert f"{number}@example.org" in process.stdout.readline()
+        opened = [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+        assert [name for name in opened if name.startswith(str(file.parent))] == [str(file)]
     finally:
         timer.cancel()
         process.kill()
