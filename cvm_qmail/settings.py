@@ -38,6 +38,8 @@ class Setting(NamedTuple, Generic[T]):
     """The parser: returns the value of a text (None: the variable is not set), or raises `Invalid`."""
     meaning: str
     unit: str = ""
+    secret: bool = False
+    """Whether the value must be seen by nobody; `cvmctl status` then shows only that it is set."""
 
     def read(self, environment: Mapping[str, str]) -> T:
         """The value.  Raises `BadSetting`."""
@@ -166,6 +168,7 @@ SETTINGS: dict[str, Setting[Any]] = {
         "unset",
         optional_bytes,
         "the secret that clients must send; empty: none is required; unset: authentication mode",
+        secret=True,
     ),
     "socket_mode": Setting("CVM_SOCKET_MODE", "0777", octal(0o777), "mode of the socket, octal"),
     "socket_owner": Setting(

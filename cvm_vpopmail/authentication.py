@@ -49,7 +49,6 @@ class Authentication:
     def __call__(self, recipient: Recipient, proof: Proof) -> Answer:
         """Whether `proof` is right for the account and this service.  Raises `Unavailable`."""
         host = self._host
-        host.tables.request()
         user, name = self._login(recipient)
         mark = b"login %s@%s" % (user, name)
         host.tables.mark(mark)  # a costly hash may exceed the deadline

@@ -263,6 +263,14 @@ def test_lines_that_cannot_be_read_matter_only_to_whom_they_may_concern(variable
     assert why("joe-x@example.org", memory, **variables)[0] == mark
 
 
+@pytest.mark.parametrize("mode", [0o100600, 0o100700], ids=["lookaside", "forward-only"])
+def test_lines_that_cannot_be_read_are_named_by_the_path_of_their_file(mode: int) -> None:
+    memory = small(homes={JOE.home: Home(0o40755, {b".qmail-x": DotQmail(mode, None)})})
+    with pytest.raises(Unavailable, match="dotqmail-unread") as error:
+        ask(memory, "joe-x@example.org", CVM_QMAIL_LOOKASIDE="x")
+    assert error.value.where == JOE.home + b"/.qmail-x"
+
+
 # -- delivery programs --------------------------------------------------------------------------------
 
 

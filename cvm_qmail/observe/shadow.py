@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import marshal
 import os
-import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
@@ -29,6 +29,7 @@ from cvm_qmail.answer import DRY_RUN, Answer, Kind, Outcome, Recipient, Unavaila
 from cvm_qmail.exits import describe_exception
 from cvm_qmail.observe.log import Log
 from cvm_qmail.process import policies, sandbox
+from cvm_qmail.process.children import readable
 from cvm_qmail.process.landlock import READ_ALL
 from cvm_qmail.process.policies import Network
 from cvm_qmail.protocols.cvm import client, packets
@@ -171,7 +172,7 @@ def follow(channel: socket.socket, asks: Asks, log: Log, clock: Callable[[], flo
     """Compares what comes from `channel` until nobody can send any more."""
     uncompared = Uncompared(log, clock)
     while True:
-        if not select.select([channel], [], [], uncompared.wait)[0]:
+        if not readable([channel.fileno()], uncompared.wait):
             uncompared.report()
             continue
         message = channel.recv(_MESSAGE_LIMIT)
@@ -285,11 +286,12 @@ class Shadow:
         """The sink for a worker."""
         return Follower(self._sending, log, self._clock)
 
-    def keep(self, log: Log, tied: Callable[[], bool], lifeline: int) -> None:
+    def keep(self, log: Log, tied: Callable[[], bool], lifeline: int, confined: Callable[[], None]) -> None:
         """Starts the process if there is none.
 
         `tied` is called in it, and ties its life to that of the supervisor through the descriptor
-        `lifeline`; it returns False if the supervisor has ended already.
+        `lifeline`; it returns False if the supervisor has ended already.  `confined` is called in it when it is in
+        its sandbox.
         """
         now = self._clock()
         if self._pid or now < self._next_start:
@@ -301,7 +303,7 @@ class Shadow:
             log.line(f"? cannot fork the shadow process: {error.strerror}")
             return
         if not pid:
-            self._live(tied, lifeline)
+            self._live(tied, lifeline, confined)
         self._pid = pid
 
     def ended(self, pid: int) -> bool:
@@ -321,13 +323,13 @@ class Shadow:
                 if os.waitpid(self._pid, os.WNOHANG)[0]:
                     self._pid = 0
                     return
-            select.select([], [], [], 0.01)
+            time.sleep(0.01)
         if self._pid:
             for ending in (os.killpg, os.kill):
                 with suppress(ProcessLookupError):
                     ending(self._pid, signal.SIGKILL)
 
-    def _live(self, tied: Callable[[], bool], lifeline: int) -> None:
+    def _live(self, tied: Callable[[], bool], lifeline: int, confined: Callable[[], None]) -> None:
         """The life of the process."""
         status = 1
         log = None
@@ -343,6 +345,7 @@ class Shadow:
             log = self._make_log()
             if tied():
                 self._confine()
+                confined()
                 follow(self._receiving, self._asks, log, self._clock)
             status = 0
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code

@@ -21,8 +21,9 @@ import os
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cvm_qmail.exits import PERMANENT, Failure
 from cvm_qmail.process import bpf, landlock, seccomp
 from cvm_qmail.process.bpf import Cases
 from cvm_qmail.process.landlock import Rule
@@ -34,8 +35,11 @@ _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 4, 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Unconfined(Exception):
+class Unconfined(Failure):
     """The sandbox is required but not possible; the message is what is missing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, PERMANENT)
 
 
 class Report(NamedTuple):
@@ -60,6 +64,12 @@ class _State:
 def report() -> dict[str, object]:
     """What this process has given up, to be counted or shown."""
     return _State.report._asdict()
+
+
+def described(found: Mapping[str, Any]) -> str:
+    """What a process has given up, in words: a `report`, or an empty one."""
+    landlock_here = f"Landlock {found.get('landlock')}" if found.get("landlock") else "no Landlock"
+    return f"{landlock_here}, {'a' if found.get('seccomp') else 'no'} filter for system calls"
 
 
 def lacking(network: Network) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -13,6 +14,21 @@ from serving import until
 from cvm_qmail.process.children import die_with_parent, run_with_deadline
 
 Write = Callable[[bytes], None]
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_fork_that_fails_leaves_no_descriptor_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+    before = open_descriptors()
+    with pytest.raises(BlockingIOError):
+        run_with_deadline(lambda write: write(b""), 60)
+    assert open_descriptors() == before
 
 
 def test_what_a_child_writes_comes_back_whole() -> None:

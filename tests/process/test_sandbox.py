@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from hosts import Host, temporary_directory
 from plugins.attempting import ATTEMPTS
-from serving import PLUGINS, Server, serving, until
+from serving import PATIENCE, PLUGINS, Server, serving, until
 from tables.test_rights import SERVER, WITH_CAPABILITIES
 
 from cvm_qmail.process import bpf, landlock, policies, sandbox
@@ -162,20 +163,25 @@ def test_the_report_says_what_this_process_has_given_up() -> None:
     }
 
 
-WITHOUT_LANDLOCK = """
+WITHOUT = """
 import os, sys
 from cvm_qmail.process import bpf, seccomp
 from cvm_qmail.process.syscalls import architecture
 here = architecture()
-here_not = {here.numbers["landlock_create_ruleset"]: 38}
+here_not = {here.numbers[sys.argv[1]]: int(sys.argv[2])}
 seccomp.put_in_force(bpf.program(here.audit, {}, here_not, 1 << 29, bpf.returning(bpf.ALLOW)))
-os.execv(sys.argv[1], sys.argv[1:])
+os.execv(sys.argv[3], sys.argv[3:])
 """
+
+
+def without(call: str, error: int) -> list[str]:
+    """For a server's `wrapper`: a system call that fails with `error`, as in a container."""
+    return [sys.executable, "-c", WITHOUT, call, str(error)]
 
 
 def without_landlock() -> list[str]:
     """For a server's `wrapper`: a kernel without Landlock."""
-    return [sys.executable, "-c", WITHOUT_LANDLOCK]
+    return without("landlock_create_ruleset", errno.ENOSYS)
 
 
 def test_a_kernel_without_landlock_is_said_and_the_rest_is_there(host: Host) -> None:
@@ -190,3 +196,13 @@ def test_a_kernel_without_landlock_is_not_enough_where_it_is_required(host: Host
         assert server.process.wait(20) == 100
         assert "CVM_SANDBOX=required, but this kernel has no Landlock" in server.errors.read_text()
         assert not server.path.exists()
+
+
+def test_a_landlock_that_cannot_be_entered_is_said_where_it_is_required(host: Host) -> None:
+    refusing = without("landlock_restrict_self", errno.EPERM)
+    with serving(host, wrapper=refusing, CVM_SANDBOX="required", wait=False) as server:
+        assert server.process.wait(PATIENCE) == 100
+        said = server.errors.read_text()
+        assert "CVM_SANDBOX=required, but Landlock says: Operation not permitted" in said
+        assert "Traceback" not in said
+        assert list(server.path.parent.glob("socket*")) == []

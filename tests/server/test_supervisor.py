@@ -65,6 +65,17 @@ def stuck(server: Server, count: int) -> list[int]:
     return until(lambda: (pids := said()) and len(pids) >= count and pids, f"{count} lookups are stuck")
 
 
+MANY_DESCRIPTORS = """
+import os, resource, sys
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard if hard < 0 else max(hard, 2048)))
+while (fd := os.dup(0)) < 1100:
+    os.set_inheritable(fd, True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Becomes its arguments, which inherit so many descriptors that their own have numbers from 1100 on."""
+
+
 @pytest.fixture
 def trap(host: Host) -> Host:
     """A host where joe-hang hangs, joe-die takes its worker along, joe-wait and ann-wait wait for the file go."""
@@ -448,6 +459,17 @@ def test_a_look_up_that_hangs_is_ended_at_the_deadline_and_others_go_on(trap: Ho
         assert time.monotonic() - began >= 1
         assert f"at {trap.root}/home/joe" in server.logged("killed: its lookup took 1 seconds")
         assert server.ask("ann-x").code == 0
+
+
+def test_a_server_with_more_descriptors_than_select_can_take_serves(trap: Host) -> None:
+    crowded = (sys.executable, "-c", MANY_DESCRIPTORS)
+    more = {"PYTHONPATH": PLUGINS, "CVM_LOOKUP_TIMEOUT": "300"}
+    with serving(trap) as other, serving(trap, wrapper=crowded, CVM_SHADOW=other.module, **more) as server:
+        assert server.ask("ann").code == 0
+        assert rest(pending(server, "joe-hang")) == b""
+        assert server.ask("ann").code == 0
+        assert server.stop() == 0
+        assert "Error" not in server.log.read_text() + server.errors.read_text()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])

@@ -102,6 +102,27 @@ def test_a_caller_that_does_not_read_its_answer_gets_a_failure(host: Host) -> No
     assert b"Traceback" not in errors
 
 
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "a pipe that nobody reads"])
+def test_without_standard_error_the_answer_is_the_same(host: Host, closed: bool) -> None:
+    (host.root / "home/joe").chmod(0o1755)
+    host.file("home/ann/.qmail-die", "|die\n", uid=5002, gid=5002)
+    command = ["sh", "-c", 'exec "$0" 2>&-', CVM_QMAIL] if closed else [CVM_QMAIL]
+    readable, writable = os.pipe()
+    os.close(readable)
+    for account, status in (("joe", 4), ("nobody", 0), ("ann-die", 4)):
+        done = subprocess.run(
+            command,
+            env=environment(host, {"CVM_DRY_RUN": "1", "PYTHONPATH": PLUGINS}),
+            input=request(account),
+            stdout=subprocess.PIPE,
+            stderr=writable,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (account, done.returncode, packets.parse_response(done.stdout).code) == (account, status, status)
+    os.close(writable)
+
+
 def test_a_hanging_look_up_leaves_no_process_behind(host: Host) -> None:
     host.file("home/joe/.qmail-hang", "|hang\n", uid=5001, gid=5001)
     done = run(host=host, data=request("joe-hang"), PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="200")
