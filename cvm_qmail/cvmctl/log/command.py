@@ -87,7 +87,7 @@ def log(
     if summary or digest:
         found = Summary(entry for line in lines if (entry := parse(line)) is not None and wanted(entry))
         for text in (as_html if digest == "html" else as_text)(found):
-            click.echo(text)
+            log_line(text)
         return
     with suppress(KeyboardInterrupt):  # the way to end following
         _show(lines, wanted, everything=not any(wish for wish, _ in wishes))

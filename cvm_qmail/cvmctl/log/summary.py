@@ -11,7 +11,7 @@ from html import escape as quoted
 from typing import TypeVar
 
 from cvm_qmail.cvmctl.host.log_entries import Entry
-from cvm_qmail.cvmctl.ui.output import counted, from_log
+from cvm_qmail.cvmctl.ui.output import counted
 from cvm_qmail.reasons import WORDS
 
 K = TypeVar("K")
@@ -56,18 +56,15 @@ class Summary:
         yield (
             "Reasons",
             [
-                (str(count), from_log(f"{outcome}: {reason}") + _meaning(reason, outcome))
+                (str(count), f"{outcome}: {reason}{_meaning(reason, outcome)}")
                 for (outcome, reason), count in self._reasons.most_common(TOP)
             ],
         )
-        yield (
-            "Domains of rejected addresses",
-            [(str(count), from_log(name)) for name, count in self._domains.most_common(TOP)],
-        )
+        yield "Domains of rejected addresses", [(str(count), name) for name, count in self._domains.most_common(TOP)]
         yield (
             "Temporary failures: mail waits for these",
             [
-                (str(count), from_log(f"{reason} {where}") + _advice(reason))
+                (str(count), f"{reason} {where}{_advice(reason)}")
                 for (reason, where), count in self._waiting.most_common(TOP)
             ],
         )

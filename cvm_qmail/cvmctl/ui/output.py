@@ -100,22 +100,17 @@ def escaped(value: str) -> str:
     return shown
 
 
-def from_log(value: str) -> str:
-    """A part of a server's log, in which unusual bytes are escaped already: its backslashes stay as they are."""
-    return escaped(value).replace(r"\x5c", "\\")
-
-
 def line(value: str, style: str = "") -> None:
     """Prints one line."""
-    _print(escaped(value), style)
+    _line(escaped(value), style)
 
 
 def log_line(value: str, style: str = "") -> None:
-    """Prints one line of a server's log."""
-    _print(from_log(value), style)
+    """Prints one line of a log, in which a backslash begins an escape already, and stays."""
+    _line("\\".join(map(escaped, value.split("\\"))), style)
 
 
-def _print(shown: str, style: str) -> None:
+def _line(shown: str, style: str) -> None:
     if on_terminal():
         console().print(shown, style=STYLES[style], soft_wrap=True)
     else:
