@@ -415,6 +415,13 @@ def test_a_wrong_setting_is_a_temporary_failure(server: MailServer, program: Pat
         assert module.asked == []
 
 
+def test_what_is_missing_is_named_in_the_log(program: Path) -> None:
+    settings = {"RECIPIENT": "joe@ours.test", "CVM_LOOKUP": "cvm-local:/nonexistent/socket"}
+    done = subprocess.run([program], env=settings, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (111, "")
+    assert done.stderr == "cvm-rcptcheck: /nonexistent/socket: No such file or directory\n"
+
+
 @each_kind
 def test_an_address_is_never_a_command_and_never_too_long(server: MailServer, program: Path) -> None:
     with temporary_directory() as directory, answering(NO) as module:

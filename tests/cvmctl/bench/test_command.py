@@ -27,10 +27,13 @@ ADDRESSES = "joe@example.org\t0\nnobody@example.org\t100\nx@elsewhere.example\n\
 CODES = {"0": 30, "100": 30}
 """Of sixty answers."""
 
+NEVER_LATE = ("--late", "3600000")
+"""However slow this machine is."""
+
 
 def bench(*arguments: str, given: str = "", **more: str | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [CVMCTL, "bench", *arguments],
+        [CVMCTL, "bench", *NEVER_LATE, *arguments],
         env=environment(None, more),
         input=given,
         capture_output=True,
@@ -129,7 +132,7 @@ def test_an_answer_that_changes_is_wrong(host: Host, server: Server) -> None:
 
 @contextmanager
 def bench_running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([CVMCTL, "bench", "--json", *arguments], stdout=subprocess.PIPE) as running:
+    with subprocess.Popen([CVMCTL, "bench", *NEVER_LATE, "--json", *arguments], stdout=subprocess.PIPE) as running:
         try:
             yield running
         finally:
@@ -196,8 +199,8 @@ def test_people_see_a_table_percentiles_and_a_histogram(server: Server) -> None:
     assert "   0  SUCCESS        30      0     0" in lines
     assert "lost: 0" in lines
     assert re.search(r"^60 requests in \d+\.\d\d s, [\d,]+ answers a second$", done.stdout, re.MULTILINE)
-    assert re.search(r"^99\.9 % +[\d.]+ [mu]s$", done.stdout, re.MULTILINE)
-    assert re.search(r"^ *[\d.]+ [mu]s +[\d.]+ [mu]s +\d+  #{40}$", done.stdout, re.MULTILINE)
+    assert re.search(r"^99\.9 % +[\d.]+ [mu]?s$", done.stdout, re.MULTILINE)
+    assert re.search(r"^ *[\d.]+ [mu]?s +[\d.]+ [mu]?s +\d+  #{40}$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,7 @@ def test_a_line_that_is_too_long_is_a_temporary_failure(host: Host) -> None:
     ("arguments", "variables", "status", "message"),
     [
         (["/nonexistent"], {}, 111, "/nonexistent: No such file or directory"),
+        (["/"], {}, 111, "cvmctl: /: Is a directory"),
         (["--module", "nothing"], {}, 2, "nothing: found no such module, expected one of"),
         ([], {"CVM_QMAIL_MASK": "9"}, 100, "CVM_QMAIL_MASK"),
         ([], {"CVM_QMAIL_PROGRAMS": "nothing"}, 100, "CVM_QMAIL_PROGRAMS"),
@@ -194,10 +195,12 @@ def test_what_is_wrong_is_reported_without_a_traceback(
 @pytest.mark.root
 def test_a_damaged_file_is_a_temporary_failure(host: Host, tmp_path: Path) -> None:
     (tmp_path / "list.gz").write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:500])
-    done = check(host, tmp_path / "list.gz")
-    assert done.exit_code == 111
-    assert "list.gz" in done.stderr
-    assert "Traceback" not in done.stderr
+    (tmp_path / "list.bz2").write_bytes(b"BZh9, and then something else")
+    for name in ("list.gz", "list.bz2"):
+        done = check(host, tmp_path / name)
+        assert done.exit_code == 111
+        assert f"cvmctl: {tmp_path / name}: " in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.root
