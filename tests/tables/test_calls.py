@@ -23,8 +23,8 @@ def test_what_is_no_plain_file_is_not_even_opened(host: Host) -> None:
     fd = calls.open_regular(path)
     assert os.pread(fd, 10, 0) == b"data"
     os.close(fd)
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(path + b".socket")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path + b".socket")
     os.symlink(path + b".socket", path + b".link")
     for odd in (path + b".socket", path + b".link", os.path.dirname(path)):
         with pytest.raises(OSError, match="not a regular file"):
@@ -54,7 +54,7 @@ def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool
     return bool(request.param)
 
 
-def test_no_link_is_followed_at_the_end_and_none_on_the_way_if_the_kernel_can_tell(host: Host, old: bool) -> None:
+def test_no_link_is_followed_at_the_end_and_none_on_the_way_if_the_kernel_knows_how(host: Host, old: bool) -> None:
     home = host.root / "home/joe"
     os.close(calls.open_without_links(os.fsencode(home / ".qmail-foo")))
     (home / "link").symlink_to(".qmail-foo")

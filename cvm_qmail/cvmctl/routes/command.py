@@ -15,7 +15,7 @@ from cvm_qmail.cvmctl.lint.command import node
 from cvm_qmail.cvmctl.lint.context import Finding
 from cvm_qmail.cvmctl.routes.asking import Found, ask
 from cvm_qmail.cvmctl.ui import output
-from cvm_qmail.cvmctl.ui.output import PERMANENT, SOME, TEMPORARY, Failure, text
+from cvm_qmail.cvmctl.ui.output import PERMANENT, SOME, TEMPORARY, Failure, counted, text
 from cvm_qmail.gateway.modules import CannotAsk
 from cvm_qmail.gateway.routes_file import BadRoutes, RoutesFile
 from cvm_qmail.gateway.settings import Settings
@@ -99,9 +99,12 @@ def _show(read: Routes, found: Found, findings: list[Finding]) -> None:
     for state in found.modules:
         domains = sum(state.module in names for names in read.modules.values())
         said = state.error or f"answers in {state.seconds * 1000:.1f} ms"
-        output.line(f"{state.module}: {said} ({domains} in the routes)", "failure" if state.error else "yes")
+        output.line(f"{state.module}: {said} ({counted(domains, 'route')})", "failure" if state.error else "yes")
     output.tree(map(node, findings))
-    output.line(f"{len(findings)} found" if findings else "nothing found", "title" if findings else "yes")
+    silent = sum(bool(state.error) for state in found.modules)
+    if silent:
+        output.line(f"no answer from {counted(silent, 'module')}", "failure")
+    output.line(f"{len(findings)} found" if findings else "nothing found", "title" if findings or silent else "yes")
 
 
 def _show_json(found: Found, findings: list[Finding]) -> None:
