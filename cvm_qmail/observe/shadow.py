@@ -259,11 +259,9 @@ class Shadow:
         make_log: Callable[[], Log],
         clock: Callable[[], float],
     ) -> None:
-        """`timeout`: seconds for the other module to answer.  `make_log`: a log for each process.
+        """`timeout`: seconds for the other module to answer.  `looks_up`: see `question`.
 
-        `confinement`: the value of CVM_SANDBOX.
-
-        `looks_up`: see `question`.
+        `confinement`: the value of CVM_SANDBOX.  `make_log`: makes a log, for each process its own.
         """
         self._module = module
         self._looks_up = looks_up
