@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cvm_qmail.answer import Recipient
-from cvm_qmail.gateway.backend import Backend, Done
+from cvm_qmail.gateway.backend import PROBE, Backend
 from cvm_qmail.gateway.modules import Modules
 from cvm_qmail.gateway.settings import Settings
 from cvm_qmail.gateway.turns import Turns
@@ -72,7 +72,7 @@ async def _ask(routes: Routes, settings: Settings) -> Found:
 
 async def _state(name: str, backend: Backend, turns: Turns) -> Answering:
     began = time.monotonic()
-    result = await _result(backend, Recipient(b"", None), turns)
+    result = await _result(backend, PROBE, turns)
     seconds = time.monotonic() - began
     return Answering(name, seconds, "" if backend.state.up else f"{result.reason}: {backend.state.detail}")
 
@@ -93,11 +93,4 @@ async def _unknown(
 
 
 async def _result(backend: Backend, recipient: Recipient, turns: Turns) -> Result:
-    waiting: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-    backend.ask(recipient, float("inf"), partial(_done, waiting.set_result, turns))
-    return await waiting
-
-
-def _done(take: Done, turns: Turns, result: Result) -> None:
-    take(result)
-    turns.give_way()
+    return await turns.value(partial(backend.ask, recipient, float("inf")))
