@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import click
 
-from cvm_qmail.cvmctl.host.files import Line
+from cvm_qmail.cvmctl.host.files import Line, lines_in
 from cvm_qmail.cvmctl.lint.command import node
 from cvm_qmail.cvmctl.lint.context import Finding
 from cvm_qmail.cvmctl.routes.asking import Found, ask
@@ -20,7 +20,6 @@ from cvm_qmail.gateway.modules import CannotAsk
 from cvm_qmail.gateway.routes_file import BadRoutes, RoutesFile
 from cvm_qmail.gateway.settings import Settings
 from cvm_qmail.protocols.routes import Routes
-from cvm_qmail.tables.control import entries
 
 
 @click.command()
@@ -61,10 +60,8 @@ def routes(context: click.Context, /, file: str, rcpthosts: tuple[str, ...], *, 
 
 def lines_of(name: str) -> list[Line]:
     """The entries of a file as qmail reads control files.  Raises OSError."""
-    path = os.fsencode(name)
-    with open(path, "rb") as file:
-        lines = file.read().split(b"\n")
-    return [Line(path, at, entry, raw) for at, raw in enumerate(lines, 1) for entry in entries(raw)]
+    with open(name, "rb") as file:
+        return lines_in(os.fsencode(name), file.read())
 
 
 def without_route(read: Routes, lines: list[Line]) -> Iterator[Finding]:
