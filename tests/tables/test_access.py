@@ -46,7 +46,7 @@ def test_a_plain_file_is_read_whole(host: Host, size: int) -> None:
     assert dotqmail(host) == DotQmail(0o100640, b"x" * size)
 
 
-def test_what_is_not_a_plain_file_is_passed_over(host: Host) -> None:
+def test_what_is_not_a_plain_file_is_skipped(host: Host) -> None:
     assert dotqmail(host) is None
     place(host).mkdir()
     assert dotqmail(host) is None
@@ -63,7 +63,7 @@ def test_what_is_not_a_plain_file_is_passed_over(host: Host) -> None:
 
 
 @pytest.mark.parametrize("target", ["nowhere", ".qmail-it", "/proc/self/nothing", "x" * 300, ".qmail-foo/x"])
-def test_a_link_that_leads_nowhere_is_passed_over(host: Host, target: str) -> None:
+def test_a_link_that_leads_nowhere_is_skipped(host: Host, target: str) -> None:
     place(host).symlink_to(target)
     assert dotqmail(host) is None
 
@@ -75,7 +75,7 @@ def test_a_link_is_followed(host: Host) -> None:
 
 
 @pytest.mark.parametrize("name", [b".qmail-" + b"x" * 249, b".qmail-foo/x", b".qmail-a/" * 600])
-def test_a_name_that_cannot_be_is_passed_over(host: Host, name: bytes) -> None:
+def test_a_name_that_cannot_be_is_skipped(host: Host, name: bytes) -> None:
     assert dotqmail(host, name) is None
 
 
@@ -101,8 +101,8 @@ def test_what_is_no_plain_file_is_not_even_opened(host: Host) -> None:
     fd = access.open_plain(path)
     assert os.pread(fd, 10, 0) == b"data"
     os.close(fd)
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(path + b".socket")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path + b".socket")
     os.symlink(path + b".socket", path + b".link")
     for odd in (path + b".socket", path + b".link", os.path.dirname(path)):
         with pytest.raises(OSError, match="not a regular file"):
@@ -116,8 +116,8 @@ def test_root_opens_nothing_but_plain_files_for_others(host: Host) -> None:
     """A link in a user's directory may lead to a device of root's."""
     host.directory("home/joe")
     path = os.fsencode(host.root / "home/joe/x")
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(path)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
     tables = Tables(Settings.from_environment(host.environment))
     looking = partial(tables.as_user, tables.own, os.path.dirname(path))
     for look in (
@@ -175,7 +175,7 @@ def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool
     return bool(request.param)
 
 
-def test_no_link_is_followed_at_the_end_and_none_on_the_way_if_the_kernel_can_tell(host: Host, old: bool) -> None:
+def test_no_link_is_followed_at_the_end_and_none_on_the_way_if_the_kernel_knows_how(host: Host, old: bool) -> None:
     home = host.root / "home/joe"
     os.close(access.open_without_links(os.fsencode(home / ".qmail-foo")))
     (home / "link").symlink_to(".qmail-foo")
@@ -224,7 +224,7 @@ def test_an_open_that_fails_for_now_is_a_temporary_failure(
 
 
 @pytest.mark.parametrize("number", FOR_GOOD, ids=errno.errorcode.__getitem__)
-def test_an_open_that_fails_for_good_is_passed_over(host: Host, failing: Callable[[int], None], number: int) -> None:
+def test_an_open_that_fails_for_good_is_skipped(host: Host, failing: Callable[[int], None], number: int) -> None:
     failing(number)
     assert dotqmail(host) is None
 
@@ -258,7 +258,7 @@ def test_the_owner_is_that_of_what_the_path_leads_to(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("home", "uid"), [(b"", None), (b"home/joe", 5001), (b"nowhere", None), (b"/", 0), (b"//", 0)])
-def test_odd_homes_have_the_owner_that_stat_tells(host: Host, home: bytes, uid: int | None) -> None:
+def test_odd_homes_have_the_owner_that_stat_finds(host: Host, home: bytes, uid: int | None) -> None:
     assert owner(host, home) == uid
 
 

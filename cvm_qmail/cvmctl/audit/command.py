@@ -31,7 +31,6 @@ from cvm_qmail.cvmctl.audit.store import NOBODY, Kind, Listing, Store
 from cvm_qmail.cvmctl.audit.summary import (
     FORWARDED,
     Report,
-    counted,
     deliveries,
     described,
     remarks,
@@ -45,7 +44,7 @@ from cvm_qmail.cvmctl.host.rewriting import Origin, original_address
 from cvm_qmail.cvmctl.host.verdicts import FAILED, WORDS
 from cvm_qmail.cvmctl.ui import output
 from cvm_qmail.cvmctl.ui.arguments import module_named
-from cvm_qmail.cvmctl.ui.output import TEMPORARY, Failure, text
+from cvm_qmail.cvmctl.ui.output import TEMPORARY, Failure, counted, text
 from cvm_qmail.cvmctl.ui.progress import progress
 from cvm_qmail.pipeline import make_lookup
 from cvm_qmail.plugin import ModuleFactory

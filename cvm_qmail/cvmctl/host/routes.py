@@ -67,7 +67,7 @@ def read(file: str) -> Routes:
 def without_route(routes: Routes, lines: Iterable[Line]) -> Iterator[Finding]:
     """Domains in rcpthosts about which no module is asked."""
     for line in lines:
-        domain = line.value.lower().split(b"#")[0].split()[0] if line.value.split() else b""
+        domain = b"".join(line.value.lower().partition(b"#")[0].split()[:1])  # a map of another program has more words
         if domain and not routes.of(domain):
             yield Finding(
                 "route-missing",

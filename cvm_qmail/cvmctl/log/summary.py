@@ -11,6 +11,7 @@ from html import escape as quoted
 from typing import TypeVar
 
 from cvm_qmail.cvmctl.host.log_entries import Entry
+from cvm_qmail.cvmctl.ui.output import counted
 from cvm_qmail.reasons import WORDS
 
 K = TypeVar("K")
@@ -47,7 +48,7 @@ class Summary:
 
     def sections(self) -> Iterator[Section]:
         """A title each, with rows of a number and what it counts."""
-        yield f"{self.total} requests", [(str(count), outcome) for outcome, count in self.outcomes.most_common()]
+        yield counted(self.total, "request"), [(str(count), outcome) for outcome, count in self.outcomes.most_common()]
         if not self.total:
             return
         times = ", ".join(f"{share:.0%} within {self._within(share)} us" for share in SHARES)

@@ -14,7 +14,7 @@ from cvm_qmail.cvmctl.host.files import Line
 from cvm_qmail.cvmctl.host.findings import Finding, node
 from cvm_qmail.cvmctl.host.routes import Found, ask, unknown_domains, without_route
 from cvm_qmail.cvmctl.ui import output
-from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, text
+from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, counted, text
 from cvm_qmail.protocols.routes import Routes
 from cvm_qmail.tables.control import entries
 
@@ -59,9 +59,12 @@ def _show(read: Routes, found: Found, findings: list[Finding]) -> None:
     for state in found.modules:
         domains = sum(state.module in names for names in read.modules.values())
         said = state.error or f"answers in {state.seconds * 1000:.1f} ms"
-        output.line(f"{state.module}: {said} ({domains} in the routes)", "failure" if state.error else "yes")
+        output.line(f"{state.module}: {said} ({counted(domains, 'route')})", "failure" if state.error else "yes")
     output.tree(map(node, findings))
-    output.line(f"{len(findings)} found" if findings else "nothing found", "title" if findings else "yes")
+    silent = sum(bool(state.error) for state in found.modules)
+    if silent:
+        output.line(f"no answer from {counted(silent, 'module')}", "failure")
+    output.line(f"{len(findings)} found" if findings else "nothing found", "title" if findings or silent else "yes")
 
 
 def _show_json(found: Found, findings: list[Finding]) -> None:

@@ -73,6 +73,11 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: ``1 file``, ``1,234 addresses``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('s') else 's'}"
+
+
 def on_terminal() -> bool:
     """Whether standard output is a terminal."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

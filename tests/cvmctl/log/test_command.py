@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -94,7 +95,7 @@ def test_a_day(tmp_path: Path, stamp: str, day: str | None) -> None:
     (tmp_path / "log").write_text(f"{line}\nnothing\n")
     days = ["2025-11-26", "2025-11-27", "2026-11-25", "2026-11-26", "2026-11-27"]
     assert [one for one in days if log(str(tmp_path / "log"), "--day", one)] == [day] * (day is not None)
-    assert "1 requests" in log(str(tmp_path / "log"), "--summary")[0]
+    assert log(str(tmp_path / "log"), "--summary")[0] == "1 request"
 
 
 def test_days_by_words(tmp_path: Path) -> None:
@@ -145,6 +146,7 @@ def test_what_a_server_writes_is_understood(host: Host, form: str) -> None:
 
 
 def test_a_file_is_followed_when_it_is_replaced(file: Path) -> None:
+    """A line that is written in two parts is one; only the last of the files stays open."""
     command = [CVMCTL, "log", "-f", file, "--outcome", "rejected"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(None, {}))
     timer = threading.Timer(PATIENCE, process.kill)
@@ -153,13 +155,22 @@ def test_a_file_is_followed_when_it_is_replaced(file: Path) -> None:
     try:
         assert "nobody@Example.org" in process.stdout.readline()
         with file.open("a") as grown:
-            grown.write("- one@example.org a no-mailbox - 1us\n")
-        assert "one@example.org" in process.stdout.readline()
+            grown.write("- one@example.org a no-mailbox - 1us\n- half@exam")
+            grown.flush()
+            assert "one@example.org" in process.stdout.readline()
+            grown.write("ple.org a no-mailbox - 1us\n")
+        assert "half@example.org" in process.stdout.readline()
         file.rename(file.with_name("old"))
         file.write_text("- two@example.org a no-mailbox - 1us\n")
         assert "two@example.org" in process.stdout.readline()
         file.write_text("- 3@example.org a no-mailbox - 1us\n")
         assert "3@example.org" in process.stdout.readline()
+        for number in range(4, 7):
+            file.rename(file.with_name("old"))
+            file.write_text(f"- {number}@example.org a no-mailbox - 1us\n")
+            assert f"{number}@example.org" in process.stdout.readline()
+        opened = [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+        assert [name for name in opened if name.startswith(str(file.parent))] == [str(file)]
     finally:
         timer.cancel()
         process.kill()
