@@ -220,7 +220,7 @@ class Gateway(NamedTuple):
         return until(lambda: next((line for line in self.log.read_text().splitlines() if text in line), ""), text)
 
     def stop(self) -> int:
-        """Tells it to stop; the exit status."""
+        """Stops it; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
@@ -340,7 +340,7 @@ def read_outcome(protocol: str, answer: bytes) -> str:
 
 
 def expected(protocol: str, outcome: str) -> str:
-    """How a client sees an outcome: some protocols cannot tell all four apart."""
+    """How a client sees an outcome: some protocols do not distinguish all four."""
     if protocol == "socketmap" and outcome in ("rejected", "out_of_scope"):
         return "not found"
     if protocol == "policy" and outcome == "out_of_scope":

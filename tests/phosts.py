@@ -205,7 +205,7 @@ def running(factory: Callable[[Tables, Settings], Plugin], disk: Disk | None = N
 
 
 def code(rule: Callable[..., Ran | None], *given: Any) -> int | None:
-    """The exit status that a program's rule tells; None: only a run could tell."""
+    """The exit status that a program's rule determines; None: only a run could say it."""
     try:
         ran = rule(*given)
     except Unavailable:

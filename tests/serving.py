@@ -115,7 +115,7 @@ class Server(NamedTuple):
         return [int(pid) for pid in children.read_text().split()]
 
     def stop(self) -> int:
-        """Tells it to stop; the exit status."""
+        """Stops it; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 

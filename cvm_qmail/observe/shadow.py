@@ -31,7 +31,7 @@ from cvm_qmail.observe.log import Log
 from cvm_qmail.process import policies, sandbox
 from cvm_qmail.process.children import readable
 from cvm_qmail.process.landlock import READ_ALL
-from cvm_qmail.process.policies import Network
+from cvm_qmail.process.network import Network
 from cvm_qmail.protocols.cvm import client, packets
 from cvm_qmail.protocols.cvm.packets import Code, Credential, Fact
 from cvm_qmail.service.events import NO_QUERY, Event, Query

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.access import open_file, read_all
+from cvm_qmail.tables.calls import open_file, read_all
 from cvm_qmail.tables.errors import describe
 from cvm_qmail.tables.identity import SETTLED, Identity, identity
 from cvm_qmail.tables.watch import Watch

@@ -22,7 +22,7 @@ from struct import error as TooShort  # noqa: N812 its meaning here
 from typing import BinaryIO, Protocol
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.access import READ_LIMIT, read_all
+from cvm_qmail.tables.calls import READ_LIMIT, read_all
 from cvm_qmail.tables.cdb_hash import djb_hash
 from cvm_qmail.tables.errors import describe
 

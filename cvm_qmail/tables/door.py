@@ -25,10 +25,11 @@ from cvm_qmail.rules.domains import Controls
 from cvm_qmail.rules.dotqmail import Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.access import Status, UserAccess, asks_access, open_file, open_plain
+from cvm_qmail.tables.access import Status, UserAccess
 from cvm_qmail.tables.ancestors import Directories
 from cvm_qmail.tables.backends import Backends, Unwatched
 from cvm_qmail.tables.cached_file import CachedFile, Open
+from cvm_qmail.tables.calls import asks_access, open_file, open_regular
 from cvm_qmail.tables.cdb import Database, open_database, records
 from cvm_qmail.tables.control import ControlFiles
 from cvm_qmail.tables.dependencies import Dependencies, Request
@@ -338,7 +339,7 @@ class Tables:
         """
         if not (self._switch.may or rights == self._switch.own) or not asks_access():
             return function(ModeBitAccess(self, rights))
-        opener = open_plain if self._switch.may and rights == self._switch.own else None
+        opener = open_regular if self._switch.may and rights == self._switch.own else None
         cdb = partial(self._cdb, rights, opener)
         access = SetfsuidAccess(home, self._directories, HIDDEN, self._asked, cdb, opened=opener or open_file)
         if not self._switch.may:

@@ -19,8 +19,9 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cvm_qmail.answer import Table
-from cvm_qmail.tables.access import Status, list_names, make_files, read_all, search
+from cvm_qmail.tables.access import Status
 from cvm_qmail.tables.ancestors import Directories
+from cvm_qmail.tables.calls import check_searchable, check_writable, list_names, read_all
 from cvm_qmail.tables.errors import REFUSED
 
 if TYPE_CHECKING:
@@ -206,14 +207,14 @@ class SetfsuidAccess:
     def _enters(self, path: bytes) -> bool:
         if not S_ISDIR(self._stat(path).st_mode):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        search(path)
+        check_searchable(path)
         return True
 
     def _writable(self, path: bytes) -> bool:
         if not S_ISDIR(self._stat(path).st_mode):
             return False
         try:
-            make_files(path)
+            check_writable(path)
         except OSError as error:
             if error.errno in REFUSED or error.errno == errno.EROFS:
                 return False

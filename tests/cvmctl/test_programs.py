@@ -46,17 +46,17 @@ def steps(host: Host, account: bytes) -> list[str]:
     return [step.text for stage in stages(case) for step in stage.steps]
 
 
-def test_a_trace_tells_what_the_table_was_asked_and_no_command(sound: Host) -> None:
-    told = steps(with_table(sound), b"joe-a")
+def test_a_trace_says_what_the_table_was_asked_and_no_command(sound: Host) -> None:
+    said = steps(with_table(sound), b"joe-a")
     path = f"{sound.root}/home/joe/t.cdb"
-    assert f"fastforward: target a@example.org: forwards to b@far.example, runs secret, list ./l ({path})" in told
-    assert "line 1: fastforward: forwards by t.cdb; bounces without a target" in told
-    assert not [text for text in told if "word" in text]
+    assert f"fastforward: target a@example.org: forwards to b@far.example, runs secret, list ./l ({path})" in said
+    assert "line 1: fastforward: forwards by t.cdb; bounces without a target" in said
+    assert not [text for text in said if "word" in text]
 
 
-def test_a_trace_tells_which_keys_the_table_lacks(sound: Host) -> None:
-    told = steps(with_table(sound), b"joe-b")
-    missing = [text for text in told if text.startswith("fastforward: target") and ": not in " in text]
+def test_a_trace_says_which_keys_the_table_lacks(sound: Host) -> None:
+    said = steps(with_table(sound), b"joe-b")
+    missing = [text for text in said if text.startswith("fastforward: target") and ": not in " in text]
     assert [text.split(":")[1].strip() for text in missing] == [
         "target b@example.org",
         "target @example.org",

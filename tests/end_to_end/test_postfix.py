@@ -110,7 +110,7 @@ def test_the_policy_service_says_why_it_refuses(front: Front) -> None:
     assert front.asked.gateway.logged("nobody@example.org policy no-mailbox")
 
 
-def test_the_policy_service_is_told_the_client(front: Front) -> None:
+def test_the_policy_service_learns_the_client(front: Front) -> None:
     front.asked.start()
     rcpt(front.ports["policy"], b"ann-client@example.org")
     assert "127.0.0.1" in front.asked.gateway.logged("ann-client@example.org policy")
@@ -134,7 +134,7 @@ def test_the_null_sender_may_write(front: Front) -> None:
         assert rcpt(front.ports[way], b"nobody@example.org", sender=b"").startswith(b"550 ")
 
 
-def test_postmap_tells_what_postfix_would_be_told(front: Front) -> None:
+def test_postmap_prints_what_postfix_would_get(front: Front) -> None:
     front.asked.start()
     assert front.postfix.postmap("joe@example.org", front.table).stdout == "1\n"
     missing = front.postfix.postmap("nobody@example.org", front.table)

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.peer("perl"), needs("qpsmtpd")]
 REPLIES = {
     "accepted": b"250 ",
     "rejected": b"550 Sorry, no mailbox by that name",
-    "temporary_failure": b"250 ",  # the plug-in cannot be told "later": it accepts
+    "temporary_failure": b"250 ",  # the plug-in knows no "later": it accepts
     "out_of_scope": b"250 ",  # rcpt_ok decides
 }
 

@@ -71,7 +71,7 @@ REFUSED, REMOTE = response(100, (16, b"0")), response(100, (16, b"1"))
         (response(0, (5, b"/" * 100)), response(0), f"DIRECTORY here {'/' * 80}..., there none"),
     ],
 )
-def test_a_difference_is_told_in_words(ours: packets.Response, theirs: packets.Response, said: str) -> None:
+def test_a_difference_is_described_in_words(ours: packets.Response, theirs: packets.Response, said: str) -> None:
     assert difference(ours, theirs) == said
 
 
@@ -218,9 +218,9 @@ def answering(follower: Follower, answered: Event) -> None:
 def test_what_nobody_takes_is_counted_at_once_and_then_once_a_minute(clock: Time, lines: Lines) -> None:
     with channel() as (_, sending):
         follower = Follower(sending, lines.log, clock)
-        while not (told := [line for line in lines() if "shadow" in line]):
+        while not (said := [line for line in lines() if "shadow" in line]):
             answering(follower, rejected())
-        assert told == ["? shadow: 1 answers were not compared; the last: too many are waiting for the other module"]
+        assert said == ["? shadow: 1 answers were not compared; the last: too many are waiting for the other module"]
         for _ in range(7):
             answering(follower, rejected())
         clock.now += PAUSE - 1
@@ -268,7 +268,7 @@ def test_an_old_answer_is_not_compared_since_files_change(clock: Time, lines: Li
     ]
 
 
-def test_a_module_that_does_not_answer_is_told_once_a_minute(clock: Time, lines: Lines) -> None:
+def test_a_module_that_does_not_answer_is_reported_once_a_minute(clock: Time, lines: Lines) -> None:
     answered = rejected(began=clock.now)
     assert following(lines, clock, "m: no answer", answered, answered, answered) == [
         "? shadow: 1 answers were not compared; the last: m: no answer"
@@ -290,9 +290,9 @@ def test_a_count_is_said_when_its_time_has_come_without_another_one(clock: Time,
 
 def test_what_came_from_outside_is_escaped_and_cut(clock: Time, lines: Lines) -> None:
     answered = rejected(began=clock.now, where=b"\n" * 100_000)
-    told = following(lines, clock, response(0, (5, b"\n! forged")), answered)
-    assert len(told) == 1
-    assert told[0].startswith(r"! nobody@example.org alias no-mailbox \x0a")
+    said = following(lines, clock, response(0, (5, b"\n! forged")), answered)
+    assert len(said) == 1
+    assert said[0].startswith(r"! nobody@example.org alias no-mailbox \x0a")
 
 
 # -- the setting ------------------------------------------------------------------------------------
@@ -352,13 +352,13 @@ def test_differences_of_two_servers_are_logged_and_agreement_is_not(host: Host, 
         serving(host, CVM_SHADOW=theirs.module, scheme=scheme) as server,
     ):
         assert [server.ask(name).code for name in ("nobody", "joe-foo", "bob", "postmaster")] == [100, 0, 100, 0]
-        told = differences(server, "joe-foo", "bob", "postmaster")
+        said = differences(server, "joe-foo", "bob", "postmaster")
         home, root = host.root / "home/joe", other.root
-        assert f"! joe-foo@example.org joe dotqmail {home}/.qmail-foo here 0, there 100 out of scope 0" in told
-        assert f"! bob@example.org alias no-mailbox {host.root}/alias here 100 out of scope 0, there 0" in told
-        (of_postmaster,) = [line for line in told if "postmaster" in line]
+        assert f"! joe-foo@example.org joe dotqmail {home}/.qmail-foo here 0, there 100 out of scope 0" in said
+        assert f"! bob@example.org alias no-mailbox {host.root}/alias here 100 out of scope 0, there 0" in said
+        (of_postmaster,) = [line for line in said if "postmaster" in line]
         assert f"DIRECTORY here {host.root}/alias, there {root}/alias" in of_postmaster
-        assert not [line for line in told if "nobody" in line]
+        assert not [line for line in said if "nobody" in line]
 
 
 def test_two_servers_may_be_each_others_shadow(host: Host) -> None:
@@ -408,9 +408,9 @@ def test_as_json(host: Host) -> None:
         serving(host, CVM_SHADOW=theirs.module, CVM_LOG="json") as server,
     ):
         server.ask("bob")
-        told = json.loads(server.logged('"!"'))
-    assert (told["account"], told["code"], told["reason"]) == ("bob", 100, "no-mailbox")
-    assert told["detail"] == "here 100 out of scope 0, there 0"
+        said = json.loads(server.logged('"!"'))
+    assert (said["account"], said["code"], said["reason"]) == ("bob", 100, "no-mailbox")
+    assert said["detail"] == "here 100 out of scope 0, there 0"
 
 
 def test_secrets_and_passwords_go_to_the_shadow_and_never_to_the_log(host: Host) -> None:
@@ -480,7 +480,7 @@ def test_a_shadow_that_hangs_costs_only_a_counted_line(host: Host) -> None:
         assert server.log.read_text().endswith("Stopping.\n")
 
 
-def test_a_shadow_that_is_not_there_is_told(host: Host) -> None:
+def test_a_shadow_that_is_not_there_is_reported(host: Host) -> None:
     with temporary_directory() as directory, serving(host, CVM_SHADOW=f"cvm-local:{directory}/s") as server:
         for _ in range(10):
             assert server.ask("joe").code == 0
@@ -489,14 +489,14 @@ def test_a_shadow_that_is_not_there_is_told(host: Host) -> None:
         assert server.log.read_text().count("? shadow: ") == 1
 
 
-def test_a_shadow_that_answers_nonsense_is_told(host: Host) -> None:
+def test_a_shadow_that_answers_nonsense_is_reported(host: Host) -> None:
     with recording(b"\0" * 600) as (module, _), serving(host, CVM_SHADOW=module) as server:
         assert server.ask("joe").code == 0
         server.logged("? shadow: 1 answers were not compared")
 
 
 def shadow_process(server: Server) -> int:
-    """The child of the server that does not hold its door."""
+    """The child of the server that does not hold its listening socket."""
     return until(lambda: _shadow_process(server), "there is a shadow process")
 
 
@@ -557,7 +557,7 @@ def test_a_program_that_hangs_ends_with_the_server(host: Host) -> None:
 
 
 def test_a_client_sees_the_end_of_the_server_not_of_the_shadow(host: Host) -> None:
-    """The process must not hold the door open, or clients would wait there for ever."""
+    """The process must not hold the listening socket, or clients would wait there for ever."""
     with silent() as module, serving(host, CVM_SHADOW=module) as server:
         process = shadow_process(server)
 
@@ -617,7 +617,7 @@ def manual(*starts: str) -> str:
 def test_a_careful_switch_from_the_c_program(host: Host) -> None:
     host.control("virtualdomains", "v.example:joe\nexcept.example:\n")
     with c_serving(host) as c:
-        # 1. the C program answers; ours, beside it, tells the difference
+        # 1. the C program answers; ours, beside it, reports the difference
         for account, domain in (("joe", "example.org"), ("joe", "except.example"), ("nobody", "example.org")):
             c.ask(account, domain)
         with serving(host, CVM_SHADOW=c.module) as trial:
@@ -633,11 +633,11 @@ def test_a_careful_switch_from_the_c_program(host: Host) -> None:
                 recipe = recipe.replace(here, str(there))
 
             def differing() -> list[str]:
-                told = run(Path("/bin/sh"), "-c", recipe, host=host).stdout.decode()
-                return [line for line in told.splitlines() if line[0] == "!"]
+                said = run(Path("/bin/sh"), "-c", recipe, host=host).stdout.decode()
+                return [line for line in said.splitlines() if line[0] == "!"]
 
-            told = until(differing, "the recipe finds a difference")
-            assert {line.split()[1] for line in told} == {"joe@except.example"}
+            said = until(differing, "the recipe finds a difference")
+            assert {line.split()[1] for line in said} == {"joe@except.example"}
             asked = set((host.root / "asked").read_text().split())
             assert asked == {"joe@example.org", "joe@except.example", "nobody@example.org"}
         # 2. ours answers, and refuses nothing; what is compared is what it would say

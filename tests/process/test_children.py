@@ -67,11 +67,11 @@ def test_it_works_whatever_was_inherited_for_sigchld(ignored: signal.Handlers) -
 
 def test_a_child_dies_when_the_last_writer_exits() -> None:
     pipe, ours = os.pipe()
-    ready, tell = os.pipe()
+    ready, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(ours)
-        os.write(tell, b"%d" % die_with_parent(pipe))
+        os.write(writing, b"%d" % die_with_parent(pipe))
         time.sleep(3600)
         os._exit(0)
     assert os.read(ready, 1) == b"1"
@@ -80,7 +80,7 @@ def test_a_child_dies_when_the_last_writer_exits() -> None:
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
-def test_a_child_whose_parent_has_exited_is_told_so() -> None:
+def test_a_child_whose_parent_has_exited_learns_it() -> None:
     pipe, ours = os.pipe()
     os.close(ours)
     assert not die_with_parent(pipe)

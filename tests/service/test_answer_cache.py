@@ -47,7 +47,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[World]:
-    """A host that has been as it is for long enough to be vouched for."""
+    """A host that has been as it is for long enough to be cached."""
     gc.collect()  # the kernel grants a user a bounded number of inotify instances: those of earlier tests go
     with temporary_directory() as directory:
         world = World(plain_host(directory))

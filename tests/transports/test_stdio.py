@@ -82,7 +82,7 @@ def test_standard_input_that_is_a_file_is_read(host: Host) -> None:
     assert done.returncode == 0
 
 
-def test_a_look_up_that_dies_is_temporary(host: Host) -> None:
+def test_a_lookup_that_dies_is_temporary(host: Host) -> None:
     host.file("home/joe/.qmail-die", "|die\n", uid=5001, gid=5001)
     done = run(host=host, data=request("joe-die", nonce=b"n"), PYTHONPATH=PLUGINS)
     assert (done.returncode, done.stdout) == (4, b"\4\1n\0")
@@ -123,7 +123,7 @@ def test_without_standard_error_the_answer_is_the_same(host: Host, closed: bool)
     os.close(writable)
 
 
-def test_a_hanging_look_up_leaves_no_process_behind(host: Host) -> None:
+def test_a_hanging_lookup_leaves_no_process_behind(host: Host) -> None:
     host.file("home/joe/.qmail-hang", "|hang\n", uid=5001, gid=5001)
     done = run(host=host, data=request("joe-hang"), PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="200")
     assert done.returncode == 4

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cvm_qmail.answer import Recipient, Verdict
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext
+from cvm_qmail.cvmctl.host.findings import Finding
+from cvm_qmail.cvmctl.lint.context import LintContext
 from cvm_qmail.cvmctl.lint.homes import instructions
 from cvm_qmail.cvmctl.ui.output import text
 

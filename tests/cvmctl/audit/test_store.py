@@ -113,11 +113,11 @@ def test_days_and_the_matrix_count_every_delivery(store: Store) -> None:
             bounce(b"no@x", day=day),
             bounce(b"a@x", day=day),
             delivery(b"a@x", Outcome.DEFERRAL, day=day),
-            delivery(b"tell@x", Outcome.UNFINISHED, day=day),
+            delivery(b"later@x", Outcome.UNFINISHED, day=day),
         ):
             store.delivery(event)
     store.delivery(delivery(b"a@x", day=None))
-    judge(store, no="-", tell="?")
+    judge(store, no="-", later="?")
     assert list(store.days()) == [Day("1970-01-01", 2, 2, 2, 2), Day("2024-10-04", 1, 1, 1, 1)]
     assert store.matrix() == {
         (Kind.DELIVERED.value, "+"): 4,
@@ -126,7 +126,7 @@ def test_days_and_the_matrix_count_every_delivery(store: Store) -> None:
         (Kind.DEFERRED.value, "+"): 3,
         (Kind.UNFINISHED.value, "?"): 3,
     }
-    assert [one.address for one in store.temporary_failures(10).first] == [b"tell@x"]
+    assert [one.address for one in store.temporary_failures(10).first] == [b"later@x"]
 
 
 def test_all_addresses_are_asked_for_once(store: Store) -> None:

@@ -43,7 +43,7 @@ def seen(hang_guard: HangGuard) -> list[tuple[bytes, str]]:
     return found
 
 
-def test_where_it_hangs_is_told_and_the_rest_goes_on() -> None:
+def test_where_it_hangs_is_reported_and_the_rest_goes_on() -> None:
     assert apart(HURRIED, seen) == [
         (b"/home/joe", "fine"),
         (b"/dead/ann", HUNG),
@@ -67,7 +67,7 @@ def test_one_that_hangs_everywhere_is_given_up() -> None:
                 continue
             hang()
 
-    asked = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "20"})
+    asked = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "100"})
     with pytest.raises(Failure, match=rf"^/dead-{LIMIT}: no answer within"):
         apart(asked, look)
 
@@ -75,12 +75,13 @@ def test_one_that_hangs_everywhere_is_given_up() -> None:
 def test_work_is_progress_too() -> None:
     def busy(hang_guard: HangGuard) -> str:
         hang_guard.mark(b"/home/joe")
-        end = time.process_time() + 3 * HURRIED.lookup_timeout
+        end = time.process_time() + 2 * asked.lookup_timeout
         while time.process_time() < end:
             pass
         return "done"
 
-    assert apart(HURRIED, busy) == "done"
+    asked = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "600"})  # beside other work it may wait for a processor
+    assert apart(asked, busy) == "done"
 
 
 def test_an_error_is_the_same_error_here() -> None:
@@ -102,7 +103,7 @@ def test_a_wrong_setting_of_a_plug_in_is_no_fault() -> None:
     assert failure.value.exit_code == PERMANENT
 
 
-def test_a_fault_is_told_without_its_data() -> None:
+def test_a_fault_is_reported_without_its_data() -> None:
     def fails(_: HangGuard) -> None:
         raise RuntimeError("s3cret")
 
@@ -138,7 +139,7 @@ def test_a_child_that_hangs_dies_with_its_parent() -> None:
 MOUNTS = [b"/", b"/home", b"/home/far away", b"/var"]
 
 
-def test_what_is_below_a_place_that_hung_is_passed_over_too() -> None:
+def test_what_is_below_a_place_that_hung_is_skipped_too() -> None:
     hung = Hung(b"/var/qmail", MOUNTS)
     assert hung.add(b"/home/joe")
     assert b"/home/joe" in hung

@@ -235,7 +235,7 @@ def test_a_udp_server_that_never_answers() -> None:
         client.ask(module, b"joe", timeout=SHORT)
 
 
-def test_datagrams_with_another_nonce_are_passed_over() -> None:
+def test_datagrams_with_another_nonce_are_skipped() -> None:
     def noisy(packet: bytes) -> list[bytes]:
         forged = b"\0\x08forgedxx\1\3bad\0"
         return [b"", b"\0", b"\0\0\0", forged, packet[:1] + packet[1:9], packets.refusal(packet, 100), forged]
@@ -279,7 +279,7 @@ def test_programs_that_misbehave() -> None:
             client.ask(str(directory), b"joe")
 
 
-def test_a_look_up_that_hangs_is_closed_without_an_answer(host: Host) -> None:
+def test_a_lookup_that_hangs_is_closed_without_an_answer(host: Host) -> None:
     host.file("home/joe/.qmail-hang", "|hang\n", uid=5001, gid=5001)
     with (
         serving(host, PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="200") as server,

@@ -1,4 +1,4 @@
-"""The modules of routes, asked as the gateway asks them.
+"""A gateway's routes: whether every domain has one, and whether the modules know it, asked as the gateway asks them.
 
 Invariants: at most `AT_ONCE` questions are under way.  Each domain is asked for an address that need not exist: only
 whether a module knows the domain matters.
@@ -7,14 +7,19 @@ whether a module knows the domain matters.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 from cvm_qmail.answer import Recipient
+from cvm_qmail.cvmctl.host.files import Line
+from cvm_qmail.cvmctl.host.findings import Finding
+from cvm_qmail.cvmctl.ui.output import PERMANENT, Failure, text
 from cvm_qmail.gateway.backend import PROBE, Backend
-from cvm_qmail.gateway.modules import Modules
+from cvm_qmail.gateway.modules import CannotAsk, Modules
+from cvm_qmail.gateway.routes_file import BadRoutes, RoutesFile
 from cvm_qmail.gateway.settings import Settings
 from cvm_qmail.gateway.turns import Turns
 from cvm_qmail.protocols.result import Result
@@ -33,8 +38,14 @@ class Answering(NamedTuple):
     module: str
     seconds: float
     """Until its answer."""
-    error: str
+    reason: str
     """Why there was none; empty: there was one."""
+    detail: str
+
+    @property
+    def error(self) -> str:
+        """Why there was no answer, in words; empty: there was one."""
+        return f"{self.reason}: {self.detail}" if self.reason else ""
 
 
 class Found(NamedTuple):
@@ -45,9 +56,51 @@ class Found(NamedTuple):
     """Domains, each with a module of its route that says it is not one of its own."""
 
 
-def ask(routes: Routes, settings: Settings) -> Found:
-    """Asks every module, and those that answer about every domain.  Raises `CannotAsk`."""
-    return asyncio.run(_ask(routes, settings))
+def read(file: str) -> Routes:
+    """The routes in a file.  Raises `Failure`."""
+    try:
+        return RoutesFile(file).read()
+    except BadRoutes as bad:
+        raise Failure(str(bad), PERMANENT) from None
+
+
+def without_route(routes: Routes, lines: Iterable[Line]) -> Iterator[Finding]:
+    """Domains in rcpthosts about which no module is asked."""
+    for line in lines:
+        domain = b"".join(line.value.lower().partition(b"#")[0].split()[:1])  # a map of another program has more words
+        if domain and not routes.of(domain):
+            yield Finding(
+                "route-missing",
+                line.file,
+                line.number,
+                f"{text(domain)} has no route",
+                "every address of it is out of scope",
+                f"add {text(domain)}:MODULE, or a default, to the routes",
+            )
+
+
+def unknown_domains(file: str, found: Found) -> Iterator[Finding]:
+    """Routes to modules that do not know the domain."""
+    for domain, module in found.unknown:
+        yield Finding(
+            "route-unknown",
+            os.fsencode(file),
+            None,
+            f"{module} says that {text(domain)} is not one of its domains",
+            "its addresses are out of scope, unless another module of the route knows them",
+            "correct the route, or add the domain to locals or virtualdomains there",
+        )
+
+
+def ask(routes: Routes) -> Found:
+    """Asks every module, and those that answer about every domain, with the gateway's settings.
+
+    Raises `Failure`, `BadSetting`.
+    """
+    try:
+        return asyncio.run(_ask(routes, Settings.from_environment()))
+    except CannotAsk as error:
+        raise Failure(str(error), PERMANENT) from None
 
 
 async def _ask(routes: Routes, settings: Settings) -> Found:
@@ -74,7 +127,9 @@ async def _state(name: str, backend: Backend, turns: Turns) -> Answering:
     began = time.monotonic()
     result = await _result(backend, PROBE, turns)
     seconds = time.monotonic() - began
-    return Answering(name, seconds, "" if backend.state.up else f"{result.reason}: {backend.state.detail}")
+    if backend.state.up:
+        return Answering(name, seconds, "", "")
+    return Answering(name, seconds, result.reason or "backend-down", backend.state.detail)
 
 
 async def _unknown(
