@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from hosts import ALIAS_UID, NOFILES, Host, plain_host
 
+from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.cvmctl.lint.command import findings
-from cvm_qmail.cvmctl.lint.context import Finding
 from cvm_qmail.cvmctl.lint.kinds import all_kinds
 from cvm_qmail.settings import Settings
 

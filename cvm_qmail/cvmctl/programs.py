@@ -14,8 +14,9 @@ from typing import Any
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
 from cvm_qmail.cvmctl.extension import Extension
 from cvm_qmail.cvmctl.host import files
+from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.cvmctl.host.verdicts import or_none
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext, Visited
+from cvm_qmail.cvmctl.lint.context import LintContext, Visited
 from cvm_qmail.cvmctl.lint.homes import instructions
 from cvm_qmail.cvmctl.listing.entries import Candidate
 from cvm_qmail.cvmctl.trace.capture import Case

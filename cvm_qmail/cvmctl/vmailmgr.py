@@ -12,7 +12,8 @@ from typing import Any
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.extension import Extension
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext
+from cvm_qmail.cvmctl.host.findings import Finding
+from cvm_qmail.cvmctl.lint.context import LintContext
 from cvm_qmail.cvmctl.lint.homes import instructions
 from cvm_qmail.cvmctl.listing.entries import Candidate
 from cvm_qmail.cvmctl.programs import words_of
