@@ -23,9 +23,10 @@ from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.cdb import records
 from cvm_qmail.tables.control import entries, one_line
-from cvm_qmail.tables.door import Note, Rights, Tables
+from cvm_qmail.tables.door import Rights, Tables
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Switch, drop_groups
+from cvm_qmail.tables.tracing import Note
 
 QTRACEADDR = {"QMAIL": "QMAIL_ROOT", "QMAILBREAK": "CVM_QMAIL_BREAK", "QMAILALIAS": "CVM_QMAIL_ALIAS"}
 """Variables of qtraceaddr (2003), and this software's, which come first."""
