@@ -175,9 +175,8 @@ _ALGORITHMS: dict[tuple[bytes, str], Callable[[StoredPassword, Challenge], HMAC 
 def _md5(data: bytes = b"") -> Digest:
     import hashlib  # imported here: it and hmac take 4 ms, which command mode saves
 
-    return hashlib.md5(
-        data, usedforsecurity=False
-    )  # else it is refused on hosts that forbid MD5; the protocols have no other digest
+    # usedforsecurity: else it is refused on hosts that forbid MD5; the protocols have no other digest
+    return hashlib.md5(data, usedforsecurity=False)
 
 
 def _is_digest(digest: HMAC | Digest, proof: Challenge) -> bool:

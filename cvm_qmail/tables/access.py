@@ -329,3 +329,20 @@ class _DotQmails:
 
     def get(self, name: bytes, /) -> DotQmail | None:
         return self._access.dotqmail(self._home, name, self._names)
+
+
+class Owners:
+    """The uid that owns a home, as qmail-getpw finds it: by its path, which may be relative to the qmail home."""
+
+    def __init__(self, root: bytes, enter: Callable[[bytes], None], access: UserAccess) -> None:
+        self._root = root
+        self._enter = enter
+        self._access = access
+
+    def get(self, home: bytes, /) -> int | None:
+        """The uid; None if qmail-getpw cannot see the home.  Raises `Unavailable`."""
+        if not home:
+            return None
+        path = home if home.startswith(b"/") else b"%s/%s" % (self._root, home)
+        self._enter(path)
+        return self._access.owner(path)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 from functools import cache
 from itertools import islice
 from stat import S_ISREG
+from typing import BinaryIO
 
 READ_LIMIT = 16 << 20
 """Bytes of a file beyond which it is an error, not a configuration."""
@@ -59,6 +61,15 @@ def open_regular(path: bytes) -> int:
             raise OSError(errno.EIO, "cannot be opened without /proc", path) from None
     finally:
         os.close(place)
+
+
+def open_stream(opener: Callable[[bytes], int], path: bytes) -> BinaryIO:
+    """A regular file that `opener` opens.  Raises OSError; EINVAL for anything else."""
+    fd = opener(path)
+    if not S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return open(fd, "rb")
 
 
 def open_without_links(path: bytes) -> int | None:

@@ -199,6 +199,15 @@ def records(file: BinaryIO, size: int, path: bytes) -> Iterator[tuple[bytes, byt
         at = after
 
 
+def file_records(file: BinaryIO, path: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The same of a file, which is closed at the end.  Raises `Unavailable` for errors of reading as well."""
+    with file:
+        try:
+            yield from records(file, os.fstat(file.fileno()).st_size, path)
+        except OSError as error:
+            raise Unavailable("cdb-unreadable", describe(error), path, errno=error.errno) from None
+
+
 def _is_sound(header: bytes, size: int) -> bool:
     """Whether the hash tables lie one behind the other, from the end of the records to the end of the file."""
     if len(header) != HEADER:

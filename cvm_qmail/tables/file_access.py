@@ -27,6 +27,9 @@ from cvm_qmail.tables.errors import REFUSED
 if TYPE_CHECKING:
     from cvm_qmail.tables.door import Rights, Tables
 
+HIDDEN = "(not shown)"
+"""What a trace shows of a secret file."""
+
 _ODD = re.compile(rb"//|/\.{1,2}(?:/|$)")
 """Parts of a path that are not names."""
 
@@ -129,7 +132,6 @@ class SetfsuidAccess:
         self,
         home: bytes,
         directories: Directories,
-        hidden: object,
         ask: Ask,
         cdb: OpenDatabase,
         *,
@@ -138,7 +140,6 @@ class SetfsuidAccess:
         """`ask` and `cdb`: those of `Tables`; they report to a trace and to the hang guard; `opened` opens a file."""
         self._below = home + b"/"
         self._directories = directories
-        self._hidden = hidden
         self._ask = ask
         self._cdb = cdb
         self._open = opened
@@ -147,7 +148,7 @@ class SetfsuidAccess:
 
     def file(self, path: bytes, /, *, secret: bool = False) -> bytes | None:
         """Content of a regular file."""
-        return self._ask("file", self._read, path, self._hidden if secret else None)
+        return self._ask("file", self._read, path, HIDDEN if secret else None)
 
     def status(self, path: bytes, /) -> Status | None:
         """The result of stat(2)."""

@@ -17,7 +17,7 @@ from cvm_qmail.answer import Recipient
 from cvm_qmail.cvmctl.host.files import Line
 from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.cvmctl.ui.output import PERMANENT, Failure, text
-from cvm_qmail.gateway.backend import Backend, Done
+from cvm_qmail.gateway.backend import PROBE, Backend
 from cvm_qmail.gateway.modules import CannotAsk, Modules
 from cvm_qmail.gateway.routes_file import BadRoutes, RoutesFile
 from cvm_qmail.gateway.settings import Settings
@@ -125,7 +125,7 @@ async def _ask(routes: Routes, settings: Settings) -> Found:
 
 async def _state(name: str, backend: Backend, turns: Turns) -> Answering:
     began = time.monotonic()
-    result = await _result(backend, Recipient(b"", None), turns)
+    result = await _result(backend, PROBE, turns)
     seconds = time.monotonic() - began
     if backend.state.up:
         return Answering(name, seconds, "", "")
@@ -148,11 +148,4 @@ async def _unknown(
 
 
 async def _result(backend: Backend, recipient: Recipient, turns: Turns) -> Result:
-    waiting: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-    backend.ask(recipient, float("inf"), partial(_done, waiting.set_result, turns))
-    return await waiting
-
-
-def _done(take: Done, turns: Turns, result: Result) -> None:
-    take(result)
-    turns.give_way()
+    return await turns.value(partial(backend.ask, recipient, float("inf")))

@@ -73,14 +73,12 @@ class LintContext:
             return []
 
     @cached_property
-    def virtual(self) -> list[tuple[Line, bytes, bytes]]:
-        """The entries of virtualdomains that count: line, name in lower case, what is prepended."""
-        by_name = {}
-        for line in self.lines("virtualdomains"):
-            name, colon, prepend = line.value.partition(b":")
-            if colon:
-                by_name[name.lower()] = (line, name.lower(), prepend)
-        return list(by_name.values())
+    def virtual(self) -> list[files.Virtual]:
+        """The entries of virtualdomains that count; none if it cannot be read."""
+        try:
+            return files.virtual_entries(self.tables, self.settings)
+        except Unavailable:
+            return []
 
     @cached_property
     def records(self) -> list[tuple[bytes, bytes]]:

@@ -10,13 +10,12 @@ import os
 import click
 
 from cvm_qmail.cvmctl.host import routes as host_routes
-from cvm_qmail.cvmctl.host.files import Line
+from cvm_qmail.cvmctl.host.files import Line, lines_in
 from cvm_qmail.cvmctl.host.findings import Finding, node
 from cvm_qmail.cvmctl.host.routes import Found, ask, unknown_domains, without_route
 from cvm_qmail.cvmctl.ui import output
 from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, counted, text
 from cvm_qmail.protocols.routes import Routes
-from cvm_qmail.tables.control import entries
 
 
 @click.command()
@@ -49,10 +48,8 @@ def routes(context: click.Context, /, file: str, rcpthosts: tuple[str, ...], *, 
 
 def lines_of(name: str) -> list[Line]:
     """The entries of a file as qmail reads control files.  Raises OSError."""
-    path = os.fsencode(name)
-    with open(path, "rb") as file:
-        lines = file.read().split(b"\n")
-    return [Line(path, at, entry, raw) for at, raw in enumerate(lines, 1) for entry in entries(raw)]
+    with open(name, "rb") as file:
+        return lines_in(os.fsencode(name), file.read())
 
 
 def _show(read: Routes, found: Found, findings: list[Finding]) -> None:

@@ -10,7 +10,6 @@ Source: cvm 0.97 (client_xfer_local.c, client_xfer_udp.c, client_xfer_command.c,
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -162,9 +161,7 @@ def _command(program: str, packet: bytes, end: float) -> bytes:
     import subprocess
 
     try:
-        done = subprocess.run(
-            [program], input=packet, stdout=subprocess.PIPE, timeout=_left(end), check=False, env=os.environ
-        )
+        done = subprocess.run([program], input=packet, stdout=subprocess.PIPE, timeout=_left(end), check=False)
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
     if done.returncode < 0:
