@@ -218,7 +218,7 @@ def _serve(program: str, factory: ModuleFactory, settings: Settings, address: st
     dropped = rights.drop_groups()
     for assumption in module.assumptions:
         complain(f"{program}: {assumption}")
-    _advise(program, settings, dropped, module)
+    _advise(program, settings, dropped, module, door)
     return Supervisor(
         settings,
         door,
@@ -263,7 +263,7 @@ def _warn(program: str, text: str) -> None:
     complain(f"{program}: warning: {text}")
 
 
-def _advise(program: str, settings: Settings, dropped: bool, module: Module) -> None:
+def _advise(program: str, settings: Settings, dropped: bool, module: Module, door: Listener) -> None:
     """Prints warnings, in a child: a directory on a dead file server must not block the start."""
     child = os.fork()
     if child:
@@ -274,6 +274,7 @@ def _advise(program: str, settings: Settings, dropped: bool, module: Module) -> 
     try:
         if os.fork():  # not a child of the supervisor, which expects only workers
             os._exit(0)
+        door.socket.close()  # if this process hangs, the next server must be able to bind
         for advice in advise(settings, dropped, module):
             _warn(program, advice)
     finally:
