@@ -18,7 +18,7 @@ from collections.abc import Callable
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from cvm_qmail.answer import Table
+from cvm_qmail.answer import Table, Unavailable
 from cvm_qmail.tables.access import Status
 from cvm_qmail.tables.ancestors import Directories
 from cvm_qmail.tables.calls import check_searchable, check_writable, list_names, read_all
@@ -261,3 +261,16 @@ class SetfsuidAccess:
             if S_ISLNK(st.st_mode):
                 return st if end == len(path) else None
         return st
+
+
+def as_user_or_self(tables: Tables, rights: Rights, home: bytes, function: Callable[[FileAccess], V]) -> V:
+    """`Tables.as_user`; if a file is denied to that user, the same with this process's own rights.
+
+    For logins, which root's programs check: vchkpw, and the C program cvm-vmailmgr.
+    """
+    try:
+        return tables.as_user(rights, home, function)
+    except Unavailable as error:
+        if error.errno not in REFUSED:
+            raise
+        return tables.as_user(tables.own, home, function)
