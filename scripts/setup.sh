@@ -50,11 +50,11 @@ END
 
 # pip_install ENVIRONMENT WHAT...: installs these requirements there; pip is heard only if it fails.
 pip_install() {
-    environment=$1
+    into=$1
     shift
-    echo "installing Python packages into $environment" >&2
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >"$environment/pip.log" 2>&1 || {
-        cat "$environment/pip.log" >&2
+    echo "installing Python packages into $into" >&2
+    "$into/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >"$into/pip.log" 2>&1 || {
+        cat "$into/pip.log" >&2
         return 1
     }
 }
