@@ -639,7 +639,7 @@ REASONS: tuple[Reason, ...] = (
         "remove the domain from cvm_domain and cvm_address, and publish it again",
     ),
     Reason(
-        "published-trouble",
+        "published-unknown",
         _TEMPORARY_FAILURE,
         "it was a temporary failure when it was published (--unknown include)",
         "cvmctl trace on its host says why; publish again",

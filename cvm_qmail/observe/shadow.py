@@ -21,19 +21,20 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from cvm_qmail.answer import DRY_RUN, Answer, Kind, Outcome, Recipient, Unavailable, Verdict
+from cvm_qmail.answer import Answer, Kind, Outcome, Recipient, Unavailable, Verdict
 from cvm_qmail.exits import describe_exception
+from cvm_qmail.observe.comparison import difference, without_dry_run
 from cvm_qmail.observe.log import Log
 from cvm_qmail.process import policies, sandbox
 from cvm_qmail.process.children import readable
 from cvm_qmail.process.landlock import READ_ALL
-from cvm_qmail.process.policies import Network
+from cvm_qmail.process.network import Network
 from cvm_qmail.protocols.cvm import client, packets
-from cvm_qmail.protocols.cvm.packets import Code, Credential, Fact
+from cvm_qmail.protocols.cvm.packets import Credential
 from cvm_qmail.service.events import NO_QUERY, Event, Query
 from cvm_qmail.settings import BadSetting
 from cvm_qmail.transports import datagram
@@ -56,15 +57,10 @@ SHUTDOWN_GRACE = 1.0
 NICENESS = 10
 """nice(2) value added: the process must not take the workers' processor time."""
 
-SHOWN = 80
-"""Characters of a fact in the log."""
-
 _FIELD_LIMIT = 4096
 """Bytes of a field of the log that are sent on: no line is longer."""
 
 _MESSAGE_LIMIT = 1 << 16
-_REJECTED = packets.Response(Code.PERMFAIL, b"", ((int(Fact.OUTOFSCOPE), b"0"),))
-"""A rejection, as it is without CVM_DRY_RUN."""
 
 
 class Asks(Protocol):
@@ -205,44 +201,6 @@ def question(packet: bytes, *, looks_up: bool) -> bytes:
     return packets.pack_request(packets.Request(2, nonce, {**given, Credential.FROM_SHADOW: b""}))
 
 
-def without_dry_run(event: Event) -> packets.Response:
-    """This server's response, as it would be without CVM_DRY_RUN."""
-    ours = packets.parse_response(event.response, event.request[0])
-    ours = ours._replace(facts=tuple((number, value) for number, value in ours.facts if number != Fact.REASON))
-    return _REJECTED._replace(nonce=ours.nonce) if event.outcome.detail == DRY_RUN else ours
-
-
-def difference(ours: packets.Response, theirs: packets.Response) -> str:
-    """The differences in words; empty: none.  The order of facts does not matter."""
-    if ours.nonce != theirs.nonce:
-        return "there another nonce"
-    here, there = _by_name(ours.facts), _by_name(theirs.facts)
-    scope = Fact.OUTOFSCOPE.name
-    if (ours.code, here.get(scope)) != (theirs.code, there.get(scope)):
-        return f"here {_outcome(ours.code, here.get(scope))}, there {_outcome(theirs.code, there.get(scope))}"
-    names = [name for name in here | there if here.get(name) != there.get(name)]
-    return "; ".join(f"{name} here {_shown(here.get(name))}, there {_shown(there.get(name))}" for name in names)
-
-
-def _by_name(facts: Iterable[tuple[int, bytes]]) -> dict[str, list[bytes]]:
-    named: dict[str, list[bytes]] = {}
-    for number, value in facts:
-        name = Fact(number).name if number in Fact.__members__.values() else f"fact {number}"
-        named.setdefault(name, []).append(value)
-    return named
-
-
-def _outcome(code: int, scope: list[bytes] | None) -> str:
-    return f"{code}" if scope is None else f"{code} out of scope {_shown(scope)}"
-
-
-def _shown(values: list[bytes] | None) -> str:
-    if values is None:
-        return "none"
-    text = " ".join(value.decode("utf-8", "surrogateescape") for value in values)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
-
-
 # -- in the supervisor ------------------------------------------------------------------------------
 
 
@@ -259,11 +217,9 @@ class Shadow:
         make_log: Callable[[], Log],
         clock: Callable[[], float],
     ) -> None:
-        """`timeout`: seconds for the other module to answer.  `make_log`: a log for each process.
+        """`timeout`: seconds for the other module to answer.  `looks_up`: see `question`.
 
-        `confinement`: the value of CVM_SANDBOX.
-
-        `looks_up`: see `question`.
+        `confinement`: the value of CVM_SANDBOX.  `make_log`: makes a log, for each process its own.
         """
         self._module = module
         self._looks_up = looks_up

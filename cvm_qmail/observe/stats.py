@@ -18,6 +18,7 @@ those of the process.
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -157,7 +158,7 @@ class StatsFile:
         self._words = about.words
         text = json.dumps(about._asdict()).encode()
         if _AT_ABOUT + 4 + len(text) > _HEAD_BYTES:
-            raise OSError(27, os.strerror(27), path)
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         new = f"{path}.{os.getpid()}"
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:

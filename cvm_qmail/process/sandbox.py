@@ -27,7 +27,8 @@ from cvm_qmail.exits import PERMANENT, Failure
 from cvm_qmail.process import bpf, landlock, seccomp
 from cvm_qmail.process.bpf import Cases
 from cvm_qmail.process.landlock import Rule
-from cvm_qmail.process.policies import QUIET, Network
+from cvm_qmail.process.network import Network
+from cvm_qmail.process.policies import QUIET
 from cvm_qmail.process.syscalls import NEWEST, architecture
 
 _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 4, 38

@@ -18,7 +18,7 @@ from cvm_qmail.observe.log import Log
 from cvm_qmail.observe.shadow import Shadow
 from cvm_qmail.process import policies, sandbox
 from cvm_qmail.process.landlock import READ_ALL
-from cvm_qmail.process.policies import Network
+from cvm_qmail.process.network import Network
 from cvm_qmail.process.refusals import Refusals
 from cvm_qmail.process.shared_memory import Slot
 from cvm_qmail.service.events import Sink, as_one

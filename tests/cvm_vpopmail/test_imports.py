@@ -66,7 +66,7 @@ def test_imports_run_one_way(rule: str) -> None:
 def test_only_the_command_knows_servers_and_only_the_helper_knows_cvmctl() -> None:
     above = {"cli": "cli", **dict.fromkeys(("cvmctl", "lint", "listing", "remedies"), "cvmctl")}
     servers = (
-        r"cvm_qmail\.(cli|observe\.shadow|process\.(?!policies|sandbox)|protocols\.cvm\.(?!packets)"
+        r"cvm_qmail\.(cli|observe\.shadow|process\.(?!network|sandbox)|protocols\.cvm\.(?!packets)"
         r"|server|service|transports|cvmctl)"
     )
     for path in PATHS:

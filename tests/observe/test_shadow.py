@@ -20,9 +20,9 @@ import pytest
 from end_to_end.test_c_program import C_PROGRAM, c_serving, wrapped
 from events import event
 from hosts import Host, plain_host, temporary_directory
+from observe.test_comparison import JOE, REFUSED, response
 from serving import AN_HOUR, CVM_QMAIL, PATIENCE, Server, alive, request, run, serving, until
 
-from cvm_qmail.answer import DRY_RUN
 from cvm_qmail.observe.log import Log
 from cvm_qmail.observe.shadow import (
     NICENESS,
@@ -31,10 +31,8 @@ from cvm_qmail.observe.shadow import (
     Follower,
     Uncompared,
     check,
-    difference,
     follow,
     question,
-    without_dry_run,
 )
 from cvm_qmail.protocols.cvm import client, packets
 from cvm_qmail.protocols.cvm.packets import Credential
@@ -44,40 +42,8 @@ from cvm_qmail.settings import BadSetting
 
 pytestmark = pytest.mark.root
 
-# -- what differs -----------------------------------------------------------------------------------
-
-
-def response(code: int = 0, *facts: tuple[int, bytes], nonce: bytes = b"") -> packets.Response:
-    return packets.Response(code, nonce, facts)
-
-
-JOE = ((1, b"joe"), (2, b"5001"), (14, b"example.org"))
-REFUSED, REMOTE = response(100, (16, b"0")), response(100, (16, b"1"))
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
-    [
-        (response(0, *JOE), response(0, *reversed(JOE)), ""),
-        (REFUSED, REFUSED, ""),
-        (REFUSED, response(0, *JOE), "here 100 out of scope 0, there 0"),
-        (REFUSED, REMOTE, "here 100 out of scope 0, there 100 out of scope 1"),
-        (response(4), response(100), "here 4, there 100"),
-        (response(0, *JOE), response(0, *JOE[:2], (14, b".org")), "DOMAIN here example.org, there .org"),
-        (response(0, *JOE), response(0, *JOE[1:]), "USERNAME here joe, there none"),
-        (response(0, (8, b"1"), (8, b"2")), response(0, (8, b"1")), "SUPP_GROUPID here 1 2, there 1"),
-        (response(0, *JOE), response(0, *JOE, (200, b"x")), "fact 200 here none, there x"),
-        (response(4, nonce=b"a"), response(4, nonce=b"b"), "there another nonce"),
-        (response(0, (5, b"/" * 100)), response(0), f"DIRECTORY here {'/' * 80}..., there none"),
-    ],
-)
-def test_a_difference_is_described_in_words(ours: packets.Response, theirs: packets.Response, said: str) -> None:
-    assert difference(ours, theirs) == said
-
-
 PACKET = request("nobody")
 REJECTION = packets.pack_response(2, b"", 100, [(16, b"0")])
-ACCEPTANCE = packets.pack_response(2, b"", 0, JOE)
 
 
 def rejected(began: float = 0.0, where: bytes = b"/alias", detail: str = "", response: bytes = REJECTION) -> Event:
@@ -93,11 +59,6 @@ def rejected(began: float = 0.0, where: bytes = b"/alias", detail: str = "", res
         request=PACKET,
         response=response,
     )
-
-
-def test_in_a_dry_run_it_is_the_rejection_that_is_compared() -> None:
-    assert without_dry_run(rejected(response=ACCEPTANCE)).code == 0
-    assert without_dry_run(rejected(detail=DRY_RUN, response=ACCEPTANCE)) == REFUSED
 
 
 # -- a worker's side --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from serving import PATIENCE, PLUGINS, Server, serving, until
 from tables.test_rights import SERVER, WITH_CAPABILITIES
 
 from cvm_qmail.process import bpf, landlock, policies, sandbox
+from cvm_qmail.process.network import NOTHING
 from cvm_qmail.process.syscalls import architecture
 
 pytestmark = [
@@ -149,7 +150,7 @@ def test_the_report_says_what_this_process_has_given_up() -> None:
     pid = os.fork()
     if not pid:
         try:
-            network = policies.NOTHING
+            network = NOTHING
             sandbox.enter(
                 "worker", "required", policies.worker(network, os.getpid()), [landlock.READ_ALL], network.reached
             )
@@ -170,6 +171,7 @@ def test_the_report_says_what_this_process_has_given_up() -> None:
 WITHOUT = """
 import os, sys
 from cvm_qmail.process import bpf, seccomp
+from cvm_qmail.process.network import NOTHING
 from cvm_qmail.process.syscalls import architecture
 here = architecture()
 here_not = {here.numbers[sys.argv[1]]: int(sys.argv[2])}

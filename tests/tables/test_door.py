@@ -14,7 +14,7 @@ from hosts import Host, cdb_bytes
 from cvm_qmail.answer import Recipient, Unavailable
 from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.access import READ_LIMIT
+from cvm_qmail.tables.calls import READ_LIMIT
 from cvm_qmail.tables.cdb import Database
 from cvm_qmail.tables.door import CDB_LIMIT, Rights, Tables
 

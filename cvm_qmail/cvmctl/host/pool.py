@@ -2,9 +2,8 @@
 
 A question is an address, an answer a `Result`.  The questions go in parcels to forked processes, each with its own
 tables and the rights of a server's worker; the answers come back in the order of the questions.  A worker whose
-lookup is past
-CVM_LOOKUP_TIMEOUT is killed, as the server does it (`cvm_qmail.server.supervisor`): its question gets no answer, the
-rest of its parcel goes to others, and the path where it hung is skipped for ten seconds.
+lookup is past CVM_LOOKUP_TIMEOUT is killed, as the server does it (`cvm_qmail.server.supervisor`): its question gets no
+answer, the rest of its parcel goes to others, and the path where it hung is skipped for ten seconds.
 
 Invariants: memory is bounded for any number of questions; the parent makes no lookup itself.
 """
@@ -45,7 +44,7 @@ MOMENT = 0.05
 """Seconds of grace for a worker past the deadline: all processes may have been stopped for a while."""
 
 ROOM = 1 << 20
-"""Bytes for the answers of one task; the longest answer is some times LINE_LIMIT of `mailbox`."""
+"""Bytes for the answers of one task; the longest answer is a few times `check.mailbox.LINE_LIMIT`."""
 
 PATIENCE = 1.0
 """Seconds for which killed workers are waited for at the end."""

@@ -210,7 +210,7 @@ def test_temporary_failures_are_published_where_the_administrator_says_so(direct
     done_ = directory.publish(host.environment, "--unknown", "include")
     assert done_.returncode == 0
     lookup = directory.lookup()
-    assert verdict(lookup, "foo@v.example") == "published-trouble"
+    assert verdict(lookup, "foo@v.example") == "published-unknown"
     assert verdict(lookup, "list-x@v.example") == "accepted"
 
 

@@ -13,7 +13,7 @@ from hosts import Host
 from planting import ASSIGN, users_assign
 from serving import PLUGINS, environment
 
-from cvm_qmail.cvmctl.lint.checks import Finding
+from cvm_qmail.cvmctl.host.findings import Finding
 
 pytestmark = pytest.mark.root
 

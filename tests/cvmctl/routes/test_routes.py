@@ -62,7 +62,7 @@ def test_a_module_that_does_not_answer_is_said(asked: Module, tmp_path: Path) ->
 def test_domains_of_rcpthosts_without_a_route_are_found(asked: Module, tmp_path: Path) -> None:
     routes, rcpthosts = tmp_path / "routes", tmp_path / "rcpthosts"
     routes.write_text(f"ours.test:{asked.address}\n.ours.test:{asked.address}\n")
-    rcpthosts.write_text("# ours\nours.test\nsub.ours.test\n.ours.test\nOTHER.test\nmore.test OK\n")
+    rcpthosts.write_text("# ours\nours.test\nsub.ours.test\n.ours.test\nOTHER.test\nmore.test OK\n # blank\n")
     status, output = check(routes, "--rcpthosts", str(rcpthosts))
     assert status == 1
     assert f"{rcpthosts} line 5: other.test has no route" in output
