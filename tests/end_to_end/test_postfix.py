@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from hosts import temporary_directory
-from smtp_servers import OUTCOMES, Asked, Postfix, asked, needs, rcpt, session
+from smtp_servers import Asked, Postfix, a_stopped_daemon_is_asked_again, asked, each_outcome_has_its_reply, needs, rcpt
 
 pytestmark = [pytest.mark.root, needs("postfix")]
 
@@ -83,30 +83,13 @@ def policy(socket: Path | str) -> str:
 
 @pytest.mark.parametrize("way", PROTOCOLS)
 def test_each_outcome_becomes_its_reply(front: Front, way: str) -> None:
-    replies = REPLIES[PROTOCOLS[way]]
-    front.asked.start()
-    for address, outcome in OUTCOMES.items():
-        assert rcpt(front.ports[way], address).startswith(replies[outcome]), address
-
-
-@pytest.mark.parametrize("way", PROTOCOLS)
-def test_all_recipients_of_a_session_are_asked_for(front: Front, way: str) -> None:
-    replies = REPLIES[PROTOCOLS[way]]
-    front.asked.start()
-    with session(front.ports[way]) as talk:
-        for address, outcome in OUTCOMES.items():
-            assert talk.say(b"RCPT TO:<" + address + b">").startswith(replies[outcome]), address
+    each_outcome_has_its_reply(front.asked, front.ports[way], REPLIES[PROTOCOLS[way]])
 
 
 @pytest.mark.parametrize("way", PROTOCOLS)
 def test_a_daemon_that_is_stopped_is_a_temporary_failure_until_it_is_back(front: Front, way: str) -> None:
     later = REPLIES[PROTOCOLS[way]]["temporary_failure"]
-    front.asked.stop()
-    with session(front.ports[way]) as talk:
-        for address in OUTCOMES:
-            assert talk.say(b"RCPT TO:<" + address + b">").startswith(later), address
-        front.asked.start()
-        assert talk.say(b"RCPT TO:<joe@example.org>").startswith(b"250 ")
+    a_stopped_daemon_is_asked_again(front.asked, front.ports[way], later)
 
 
 @pytest.mark.parametrize("way", PROTOCOLS)
