@@ -66,7 +66,7 @@ class DirectoryDatabase:
         except BaseException as error:
             self._roll_back()
             if isinstance(error, self._client.errors):
-                raise trouble(error, self.name) from None
+                raise unavailable(error, self.name) from None
             raise
 
     def takes_writes(self) -> bool:
@@ -208,7 +208,7 @@ def _places(values: Sequence[object]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
-def trouble(error: Exception, where: str) -> Unavailable:
+def unavailable(error: Exception, where: str) -> Unavailable:
     """An exception of a driver as ours."""
     text = " ".join(str(error.args[-1] if error.args else error).split()) or type(error).__name__
     return Unavailable("database-error", text, os.fsencode(where))

@@ -206,7 +206,7 @@ def test_setup_upgrade_under_load_and_undo_with_runit(plain: Machine, packages: 
 # -- with systemd -------------------------------------------------------------------------------------
 
 
-def test_systemd_runs_nothing_until_it_is_told_to(systemd: Machine, packages: Packages) -> None:
+def test_systemd_runs_nothing_before_it_is_enabled(systemd: Machine, packages: Packages) -> None:
     with_qmail(systemd)
     packages.put_into(systemd)
     for unit in UNITS:
