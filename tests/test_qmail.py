@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from memory import ALIAS, JOE, Asking, ask, controls, home, module, settings, small, tables
+from disk import Asking
+from memory import ALIAS, JOE, ask, controls, home, module, settings, small, tables
 
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
 from cvm_qmail.entry_points import load_programs

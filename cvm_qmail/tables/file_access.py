@@ -18,7 +18,7 @@ from collections.abc import Callable
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from cvm_qmail.answer import Table
+from cvm_qmail.answer import Table, Unavailable
 from cvm_qmail.tables.access import Status
 from cvm_qmail.tables.ancestors import Directories
 from cvm_qmail.tables.calls import check_searchable, check_writable, list_names, read_all
@@ -63,7 +63,7 @@ class FileAccess(Protocol):
         """Whether files may be made in the directory."""
         ...
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link; where `status` is None, one that leads nowhere."""
         ...
 
@@ -100,9 +100,9 @@ class ModeBitAccess:
         """Whether files may be made in the directory."""
         return self._tables.writable(path, self._rights)
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link."""
-        return self._tables.dangles(path, self._rights)
+        return self._tables.is_link(path, self._rights)
 
     def cdb(self, path: bytes, /, *, secret: bool = False, sound: bool = False) -> Table[bytes, bytes] | None:
         """A constant database."""
@@ -171,9 +171,9 @@ class SetfsuidAccess:
         self._rely(path)
         return self._cdb(path, secret, sound)
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link."""
-        return self._ask("dangles", self._dangles, path, None) or False
+        return self._ask("is_link", self._is_link, path, None) or False
 
     # -- the calls --------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class SetfsuidAccess:
         st = self._rely(path)
         return st if st is not None and not S_ISLNK(st.st_mode) else os.stat(path)
 
-    def _dangles(self, path: bytes) -> bool:
+    def _is_link(self, path: bytes) -> bool:
         self._rely(path)
         return S_ISLNK(os.lstat(path).st_mode)
 
@@ -261,3 +261,16 @@ class SetfsuidAccess:
             if S_ISLNK(st.st_mode):
                 return st if end == len(path) else None
         return st
+
+
+def as_user_or_self(tables: Tables, rights: Rights, home: bytes, function: Callable[[FileAccess], V]) -> V:
+    """`Tables.as_user`; if a file is denied to that user, the same with this process's own rights.
+
+    For logins, which root's programs check: vchkpw, and the C program cvm-vmailmgr.
+    """
+    try:
+        return tables.as_user(rights, home, function)
+    except Unavailable as error:
+        if error.errno not in REFUSED:
+            raise
+        return tables.as_user(tables.own, home, function)

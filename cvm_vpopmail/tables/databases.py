@@ -21,7 +21,7 @@ from cvm_vpopmail.tables.connection import Connect
 from cvm_vpopmail.tables.limit_files import LimitFiles
 from cvm_vpopmail.tables.pages import Pages
 from cvm_vpopmail.tables.replicas import Replicas
-from cvm_vpopmail.tables.sql import Logins, Optional, SqlAccounts, SqlAliases, SqlLimits
+from cvm_vpopmail.tables.sql import Logins, MayBeMissing, SqlAccounts, SqlAliases, SqlLimits
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -66,7 +66,7 @@ def sql(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect, 
 
     database = Replicas.of(tables, options, connect, settings.lookup_timeout, notices, allowed=declared)
     accounts = SqlAccounts(database, dialect, many_domains=policy.many_domains, clear=policy.clear_passwords)
-    optional = Optional(database, notices.seen)
+    optional = MayBeMissing(database, notices.seen)
     files = LimitFiles(tables, policy.directory)
     return Sql(
         options,

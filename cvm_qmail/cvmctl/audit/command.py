@@ -25,9 +25,10 @@ from contextlib import closing
 import click
 
 from cvm_qmail.answer import Unavailable, Verdict
+from cvm_qmail.cvmctl.audit.figures import NOBODY, Kind, Listing
 from cvm_qmail.cvmctl.audit.logfiles import LogFiles
 from cvm_qmail.cvmctl.audit.sendlog import Delivery, SendLog
-from cvm_qmail.cvmctl.audit.store import NOBODY, Kind, Listing, Store
+from cvm_qmail.cvmctl.audit.store import Store
 from cvm_qmail.cvmctl.audit.summary import (
     FORWARDED,
     Report,

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from html import escape
 from typing import NamedTuple
 
-from cvm_qmail.cvmctl.audit.store import Day, Kind, Listing
+from cvm_qmail.cvmctl.audit.figures import Day, Kind, Listing
 from cvm_qmail.cvmctl.audit.summary import (
     FORWARDED,
     Report,

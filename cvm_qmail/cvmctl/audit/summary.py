@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
-from cvm_qmail.cvmctl.audit.store import Day, Gain, Listed, Listing
+from cvm_qmail.cvmctl.audit.figures import Day, Gain, Listed, Listing
 from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, counted, text
 from cvm_qmail.escape import escape
 

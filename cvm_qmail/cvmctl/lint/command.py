@@ -12,8 +12,8 @@ import click
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.extension import extensions
 from cvm_qmail.cvmctl.host import files
+from cvm_qmail.cvmctl.host.child import in_child
 from cvm_qmail.cvmctl.host.findings import Finding, node
-from cvm_qmail.cvmctl.host.sandbox import apart
 from cvm_qmail.cvmctl.lint.checks import RULES, LintContext, Rule
 from cvm_qmail.cvmctl.ui import output
 from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, text
@@ -44,7 +44,9 @@ def lint(context: click.Context, /, *, routes: str | None, as_json: bool) -> Non
         from cvm_qmail.cvmctl.lint.routes import RoutesCheck
 
         check = RoutesCheck.of(routes)
-    found, unknown = apart(settings, lambda hang_guard: findings(settings, hang_guard, [check.rule] if check else []))
+    found, unknown = in_child(
+        settings, lambda hang_guard: findings(settings, hang_guard, [check.rule] if check else [])
+    )
     if check is not None:
         of_modules, silent = check.asked()
         found += of_modules

@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeVar
 
 from cvm_qmail.answer import Answer, Recipient, Unavailable
 from cvm_qmail.cvmctl.host import files
+from cvm_qmail.cvmctl.host.child import HUNG
 from cvm_qmail.cvmctl.host.files import Line
 from cvm_qmail.cvmctl.host.findings import Finding
-from cvm_qmail.cvmctl.host.sandbox import HUNG
 from cvm_qmail.pipeline import make_lookup
 from cvm_qmail.qmail import qmail
 from cvm_qmail.rules import dotqmail, users

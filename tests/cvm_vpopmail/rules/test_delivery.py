@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from memory import Asking
-from vmemory import NOW, Disk, policy_of
+from disk import NOW, Asking, Disk
+from vmemory import policy_of
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
 from cvm_qmail.plugin import Delivery

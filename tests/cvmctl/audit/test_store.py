@@ -8,8 +8,9 @@ from contextlib import closing
 import pytest
 
 from cvm_qmail.cvmctl.audit import store as module
+from cvm_qmail.cvmctl.audit.figures import DAY, Day, Gain, Kind
 from cvm_qmail.cvmctl.audit.sendlog import Delivery, Message, Outcome
-from cvm_qmail.cvmctl.audit.store import DAY, Day, Gain, Kind, Store
+from cvm_qmail.cvmctl.audit.store import Store
 from cvm_qmail.cvmctl.host.pool import Result
 
 NO_MAILBOX = b"Sorry,_no_mailbox_here_by_that_name._(#5.1.1)/"

@@ -10,7 +10,7 @@ import pytest
 from serving import AN_HOUR, alive, until
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.cvmctl.host.sandbox import HUNG, LIMIT, Hung, apart, below, mount_of, mounted
+from cvm_qmail.cvmctl.host.child import HUNG, LIMIT, Hung, below, in_child, mount_of, mounted
 from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure
 from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables.door import HangGuard
@@ -26,7 +26,7 @@ def hang() -> None:
 
 def test_what_is_found_comes_back() -> None:
     ours = os.getpid()
-    assert apart(PATIENT, lambda _: (b"x" * 3_000_000, os.getpid() != ours)) == (b"x" * 3_000_000, True)
+    assert in_child(PATIENT, lambda _: (b"x" * 3_000_000, os.getpid() != ours)) == (b"x" * 3_000_000, True)
 
 
 def seen(hang_guard: HangGuard) -> list[tuple[bytes, str]]:
@@ -44,7 +44,7 @@ def seen(hang_guard: HangGuard) -> list[tuple[bytes, str]]:
 
 
 def test_where_it_hangs_is_reported_and_the_rest_goes_on() -> None:
-    assert apart(HURRIED, seen) == [
+    assert in_child(HURRIED, seen) == [
         (b"/home/joe", "fine"),
         (b"/dead/ann", HUNG),
         (b"/dead/ann/.qmail", HUNG),
@@ -54,7 +54,7 @@ def test_where_it_hangs_is_reported_and_the_rest_goes_on() -> None:
 
 def test_one_that_hangs_nobody_knows_where_is_given_up() -> None:
     with pytest.raises(Failure, match=r"^the host's own files: no answer within 0\.15 seconds$") as failure:
-        apart(HURRIED, lambda _: hang())
+        in_child(HURRIED, lambda _: hang())
     assert failure.value.exit_code == TEMPORARY
 
 
@@ -69,7 +69,7 @@ def test_one_that_hangs_everywhere_is_given_up() -> None:
 
     asked = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "100"})
     with pytest.raises(Failure, match=rf"^/dead-{LIMIT}: no answer within"):
-        apart(asked, look)
+        in_child(asked, look)
 
 
 def test_work_is_progress_too() -> None:
@@ -81,7 +81,7 @@ def test_work_is_progress_too() -> None:
         return "done"
 
     asked = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "600"})  # beside other work it may wait for a processor
-    assert apart(asked, busy) == "done"
+    assert in_child(asked, busy) == "done"
 
 
 def test_an_error_is_the_same_error_here() -> None:
@@ -89,7 +89,7 @@ def test_an_error_is_the_same_error_here() -> None:
         raise Unavailable("cdb-damaged", "half a record", b"users/cdb")
 
     with pytest.raises(Unavailable) as error:
-        apart(PATIENT, fails)
+        in_child(PATIENT, fails)
     assert (error.value.reason, error.value.where) == ("cdb-damaged", b"users/cdb")
 
 
@@ -98,7 +98,7 @@ def test_a_wrong_setting_of_a_plug_in_is_no_fault() -> None:
         raise BadSetting("CVM_VPOPMAIL_VALIAS", "x", "one of files, sql")
 
     with pytest.raises(Failure) as failure:
-        apart(PATIENT, fails)
+        in_child(PATIENT, fails)
     assert failure.value.message == "CVM_VPOPMAIL_VALIAS: found 'x', expected one of files, sql"
     assert failure.value.exit_code == PERMANENT
 
@@ -108,13 +108,13 @@ def test_a_fault_is_reported_without_its_data() -> None:
         raise RuntimeError("s3cret")
 
     with pytest.raises(Failure, match=r"please report it: .*RuntimeError") as failure:
-        apart(PATIENT, fails)
+        in_child(PATIENT, fails)
     assert "s3cret" not in str(failure.value)
 
 
 def test_a_child_that_is_killed_is_a_failure() -> None:
     with pytest.raises(Failure, match="was killed"):
-        apart(PATIENT, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        in_child(PATIENT, lambda _: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def test_a_child_that_hangs_dies_with_its_parent() -> None:
@@ -122,7 +122,7 @@ def test_a_child_that_hangs_dies_with_its_parent() -> None:
     parent = os.fork()
     if not parent:
         try:
-            apart(PATIENT, lambda _: (os.write(writing, b"%d\n" % os.getpid()), hang()))
+            in_child(PATIENT, lambda _: (os.write(writing, b"%d\n" % os.getpid()), hang()))
         finally:
             os._exit(1)
     os.close(writing)
