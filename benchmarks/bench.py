@@ -32,7 +32,7 @@ PATIENCE = 20.0
 """Seconds after which a server is not going to start or stop any more."""
 
 SETTLING = 2.2
-"""Seconds until a changed file is trusted to be told by its times (cvm_qmail.tables.identity.SETTLED)."""
+"""Seconds until a changed file is trusted to be known by its times (cvm_qmail.tables.identity.SETTLED)."""
 
 SILENT_SECONDS = 2.0
 """A round beside silent clients: long enough for the server to close them, and for others to take their places."""

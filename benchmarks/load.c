@@ -46,7 +46,7 @@ struct packet {
     unsigned char code;
 };
 
-/* What one client tells the parent; a cache line of its own. */
+/* What one client reports to the parent; a cache line of its own. */
 struct tally {
     _Alignas(64) atomic_long done;
     atomic_long wrong;

@@ -7,7 +7,7 @@ a machine that is slower for a while is slower for both.  Only addresses on whic
 the same response, byte for byte, are asked; whether they do is checked first.  A failed connection or
 an unexpected code anywhere is said and makes the exit status 1; a goal that is missed does not.
 Nothing is measured before the files of a host have settled: a file that changed in the last two
-seconds is read again for every request, as it must be.  benchmarks/README.md tells how to read it.
+seconds is read again for every request, as it must be.  benchmarks/README.md says how to read it.
 """
 
 from __future__ import annotations

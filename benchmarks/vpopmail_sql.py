@@ -2,7 +2,7 @@
 
 Invariants: as in run.py.  The bare driver asks for the same accounts in the same order, by the cursor of PyMySQL or
 psycopg (prepared), in the same run; one worker serves one client.  A whole lookup also goes over a socket
-and looks at some fifteen files; what the database costs is told by the accounts alone.  The servers are the
+and looks at some fifteen files; what the database costs is shown by the accounts alone.  The servers are the
 tests' own.
 """
 

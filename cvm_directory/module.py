@@ -87,7 +87,7 @@ class PublishedAddresses:
             return Answer(Verdict.ACCEPTED, "published-doubt", where=where, facts=facts)
         if verdict == rules.ACCEPTED:
             return Answer(Verdict.ACCEPTED, "published-pattern" if pattern else "published", where=where, facts=facts)
-        raise Unavailable("published-trouble", f"a temporary failure on {row.host}", where)
+        raise Unavailable("published-unknown", f"a temporary failure on {row.host}", where)
 
 
 def published_addresses(tables: Tables, settings: Settings) -> tuple[PublishedAddresses, Servers]:

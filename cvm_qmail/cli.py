@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from cvm_qmail import __version__
-from cvm_qmail.exits import PERMANENT, TEMPORARY, Failure
+from cvm_qmail.exits import PERMANENT, TEMPORARY, Failure, complain
 from cvm_qmail.exits import USAGE as USAGE_ERROR
 from cvm_qmail.settings import BadSetting, Settings
 
@@ -57,7 +57,7 @@ def run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
         message, status = str(error), TEMPORARY
     except KeyboardInterrupt:
         message, status = "interrupted", TEMPORARY
-    print(f"{program}: {message}", file=sys.stderr)
+    complain(f"{program}: {message}")
     return status
 
 
@@ -107,14 +107,17 @@ def _command(factory: ModuleFactory, settings: Settings) -> NoReturn:
 
     def late(request: bytes, died: bool) -> bytes:
         what = "died" if died else f"took longer than {settings.lookup_timeout:g} seconds"
-        print(f"? the lookup {what}", file=sys.stderr)
+        complain(f"? the lookup {what}")
         return temporary(request)
 
+    if sys.stderr is None:  # closed: no file or socket of the lookup may get its number
+        from cvm_qmail.process.inherited import hold_standard_descriptors
+
+        hold_standard_descriptors()
     request = stdio.read_request(REQUEST_LIMIT)
     tables = Tables(settings, lasting=False)
     respond = pipeline.make_responder(tables, factory(tables, settings), settings, [Failures()])
     status = stdio.run(request, respond, late, settings.lookup_timeout)
-    sys.stderr.flush()
     os._exit(status)  # skips the interpreter's own clean-up, a tenth of the whole time
 
 
@@ -210,15 +213,15 @@ def _serve(program: str, factory: ModuleFactory, settings: Settings, address: st
     module = factory(Tables(settings), settings)  # an error in a plug-in or its settings is reported now
     shadow = _shadow(settings, address, make_log)
     _check_sandbox(settings, shadow)
-    door = _named(address, bind)
+    listener = _named(address, bind)
     stats = open_stats(program, settings, address, lambda text: _warn(program, text))
     dropped = rights.drop_groups()
     for assumption in module.assumptions:
-        print(f"{program}: {assumption}", file=sys.stderr, flush=True)
-    _advise(program, settings, dropped, module)
+        complain(f"{program}: {assumption}")
+    _advise(program, settings, dropped, module, listener)
     return Supervisor(
         settings,
-        door,
+        listener,
         bind,
         make_respond=make_respond,
         temporary=temporary,
@@ -253,17 +256,14 @@ def _check_sandbox(settings: Settings, shadow: Shadow | None) -> None:
 
     if settings.sandbox == "required" and shadow is not None and shadow.runs_a_program:
         raise Failure("CVM_SANDBOX=required, but CVM_SHADOW runs a program, which no sandbox allows", PERMANENT)
-    try:
-        sandbox.check(settings.sandbox)
-    except sandbox.Unconfined as missing:
-        raise Failure(str(missing), PERMANENT) from None
+    sandbox.check(settings.sandbox)
 
 
 def _warn(program: str, text: str) -> None:
-    print(f"{program}: warning: {text}", file=sys.stderr, flush=True)
+    complain(f"{program}: warning: {text}")
 
 
-def _advise(program: str, settings: Settings, dropped: bool, module: Module) -> None:
+def _advise(program: str, settings: Settings, dropped: bool, module: Module, listener: Listener) -> None:
     """Prints warnings, in a child: a directory on a dead file server must not block the start."""
     child = os.fork()
     if child:
@@ -274,6 +274,7 @@ def _advise(program: str, settings: Settings, dropped: bool, module: Module) -> 
     try:
         if os.fork():  # not a child of the supervisor, which expects only workers
             os._exit(0)
+        listener.socket.close()  # if this process hangs, the next server must be able to bind
         for advice in advise(settings, dropped, module):
             _warn(program, advice)
     finally:

@@ -1,4 +1,4 @@
-"""How programs end: exit statuses, and an exception that becomes a message.
+"""How programs end: exit statuses, an exception that becomes a message, and messages on standard error.
 
 Source: qmail-command(8): 100 is a permanent failure, 111 a temporary one.
 """
@@ -19,6 +19,18 @@ class Failure(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def complain(text: str) -> None:
+    """Prints a line on standard error, if there is one and somebody reads it.
+
+    Without one, print() would use standard output, where the client expects the response.
+    """
+    if sys.stderr is not None:
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            pass
 
 
 def describe_exception() -> str:

@@ -125,24 +125,28 @@ class StoredPassword:
         return compare_digest(ctypes.string_at(at), self._setting())
 
     def _check_response(self, proof: Challenge, service: str) -> bool | None:
-        algorithm = _ALGORITHMS.get((proof.type, service))
-        if algorithm is None or not proof.challenge or b"\0" in proof.challenge:
+        if not proof.challenge or b"\0" in proof.challenge:
             return None
         if not self._hash.partition(b"\0")[0] or not self._clear_text():
             return None
-        return _is_digest(algorithm(self, proof), proof)
+        match proof.type, service:
+            case b"CRAM-MD5", ("smtp" | "submission"):
+                return _is_digest(self._cram_md5(proof.challenge), proof)
+            case b"APOP", "pop3":
+                return _is_digest(self._apop(proof.challenge), proof)
+        return None
 
-    def _cram_md5(self, proof: Challenge) -> HMAC:
+    def _cram_md5(self, challenge: bytes) -> HMAC:
         import hmac
 
         _md5()  # if the host has no MD5, fail here, and not in hmac while it holds the key
         digest = hmac.new(self._clear_text(), digestmod=_md5)
-        digest.update(proof.challenge)
+        digest.update(challenge)
         return digest
 
-    def _apop(self, proof: Challenge) -> Digest:
+    def _apop(self, challenge: bytes) -> Digest:
         digest = _md5()
-        digest.update(proof.challenge)
+        digest.update(challenge)
         digest.update(self._clear_text())
         return digest
 
@@ -159,25 +163,17 @@ class StoredPassword:
     def _clear_text(self) -> bytes:
         return self._clear.partition(b"\0")[0]
 
-    def _kind(self) -> bytes:
+    def kind(self) -> bytes:
         """The hash without its digest; empty for an unknown format."""
         kinds = _KIND.findall(self._setting())
         return b"".join(kinds[0]) if kinds else b""
 
 
-_ALGORITHMS: dict[tuple[bytes, str], Callable[[StoredPassword, Challenge], HMAC | Digest]] = {
-    (b"CRAM-MD5", "smtp"): StoredPassword._cram_md5,  # noqa: SLF001  its own
-    (b"CRAM-MD5", "submission"): StoredPassword._cram_md5,  # noqa: SLF001  its own
-    (b"APOP", "pop3"): StoredPassword._apop,  # noqa: SLF001  its own
-}
-
-
 def _md5(data: bytes = b"") -> Digest:
     import hashlib  # imported here: it and hmac take 4 ms, which command mode saves
 
-    return hashlib.md5(
-        data, usedforsecurity=False
-    )  # else it is refused on hosts that forbid MD5; the protocols have no other digest
+    # usedforsecurity: else it is refused on hosts that forbid MD5; the protocols have no other digest
+    return hashlib.md5(data, usedforsecurity=False)
 
 
 def _is_digest(digest: HMAC | Digest, proof: Challenge) -> bool:
@@ -233,7 +229,7 @@ class TimingEqualizer:
             self.spend(domain, proof)
             return False
         if isinstance(proof, Password):
-            self._remember(domain, secret._kind())  # noqa: SLF001  its own
+            self._remember(domain, secret.kind())
         return right
 
     def spend(self, domain: bytes, proof: Proof) -> None:

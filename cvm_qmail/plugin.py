@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from cvm_qmail.answer import Answer, Facts, Kind, Outcome, Recipient, Table, Unavailable, Verdict
-from cvm_qmail.process.policies import NOTHING, Network
+from cvm_qmail.process.network import NOTHING, Network
 from cvm_qmail.rules import domains, dotqmail, users
 from cvm_qmail.rules.exit_status import BOUNCES, DEFER, NOT_FOUND, STOP, Ran
 from cvm_qmail.settings import BadSetting, Settings

@@ -192,7 +192,7 @@ class QmailLookup:
         if not lookaside and not self._programs:
             return None
         if content is None:
-            raise Unavailable("dotqmail-unread", "its lines decide, but cannot be read", found.name)
+            raise Unavailable("dotqmail-unread", "its lines decide, but cannot be read")
         if lookaside:
             for line in dotqmail.programs(content):
                 words = line.split(None, 1)

@@ -38,6 +38,8 @@ class Setting(NamedTuple, Generic[T]):
     """The parser: returns the value of a text (None: the variable is not set), or raises `Invalid`."""
     meaning: str
     unit: str = ""
+    secret: bool = False
+    """Whether the value must be seen by nobody; `cvmctl status` then shows only that it is set."""
 
     def read(self, environment: Mapping[str, str]) -> T:
         """The value.  Raises `BadSetting`."""
@@ -166,6 +168,7 @@ SETTINGS: dict[str, Setting[Any]] = {
         "unset",
         optional_bytes,
         "the secret that clients must send; empty: none is required; unset: authentication mode",
+        secret=True,
     ),
     "socket_mode": Setting("CVM_SOCKET_MODE", "0777", octal(0o777), "mode of the socket, octal"),
     "socket_owner": Setting(
@@ -176,7 +179,7 @@ SETTINGS: dict[str, Setting[Any]] = {
         "CVM_LOCAL_TIMEOUT",
         "1000",
         seconds(1000, 0, _HOUR),
-        "time for a client to send its request, and to receive its answer; 0: the default",
+        "time for a client to send its request; 0: the default",
         "milliseconds",
     ),
     "lookup_timeout": Setting(

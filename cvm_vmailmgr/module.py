@@ -36,7 +36,7 @@ from cvm_qmail.plugin import (
 )
 from cvm_qmail.programs.vmailmgr_record import Entry, parse
 from cvm_qmail.qmail import qmail
-from cvm_qmail.tables.errors import REFUSED
+from cvm_qmail.tables.file_access import as_user_or_self
 from cvm_vmailmgr.settings import Vmailmgr
 
 _SERVICE = "smtp"
@@ -95,12 +95,7 @@ class VirtualUsers:
     def _table(self, found: _Owned) -> Table[bytes, bytes] | None:
         """The owner's table, read with the owner's rights, else with this process's; None if there is none."""
         rights = Rights(found.owner.uid, found.owner.gid)
-        try:
-            return self._tables.as_user(rights, found.owner.home, lambda files: _opened(found, files))
-        except Unavailable as error:
-            if error.errno not in REFUSED:
-                raise
-            return self._tables.as_user(self._tables.own, found.owner.home, lambda files: _opened(found, files))
+        return as_user_or_self(self._tables, rights, found.owner.home, lambda files: _opened(found, files))
 
     def _accepted(self, found: _Owned, entry: Entry, reason: str) -> Answer:
         owner = found.owner
@@ -121,7 +116,6 @@ class VirtualUsers:
 
     def authenticate(self, recipient: Recipient, proof: Proof) -> Answer:
         """Whether a password is the virtual user's."""
-        self._tables.request()
         found = self._owned(recipient)
         if isinstance(found, Answer):
             self._equalizer.spend(recipient.domain or b"", proof)

@@ -14,11 +14,11 @@ Source: vchkpw.c (login_virtual_user).
 
 from __future__ import annotations
 
-from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
+from cvm_qmail.answer import Answer, Facts, Recipient, Verdict
 from cvm_qmail.passwords import TimingEqualizer
 from cvm_qmail.plugin import Proof
 from cvm_qmail.tables.door import FileAccess, Rights
-from cvm_qmail.tables.errors import REFUSED
+from cvm_qmail.tables.file_access import as_user_or_self
 from cvm_vpopmail.accounts import Account, Domain
 from cvm_vpopmail.host import Host
 from cvm_vpopmail.rules import delivery, login
@@ -49,7 +49,6 @@ class Authentication:
     def __call__(self, recipient: Recipient, proof: Proof) -> Answer:
         """Whether `proof` is right for the account and this service.  Raises `Unavailable`."""
         host = self._host
-        host.tables.request()
         user, name = self._login(recipient)
         mark = b"login %s@%s" % (user, name)
         host.tables.mark(mark)  # a costly hash may exceed the deadline
@@ -89,12 +88,7 @@ class Authentication:
         def look(access: FileAccess) -> Account | None:
             return host.backend.accounts(access, True).get((domain, user))
 
-        try:
-            return host.tables.as_user(Rights(domain.uid, domain.gid), domain.directory, look)
-        except Unavailable as error:
-            if error.errno not in REFUSED:
-                raise
-            return host.tables.as_user(host.tables.own, domain.directory, look)
+        return as_user_or_self(host.tables, Rights(domain.uid, domain.gid), domain.directory, look)
 
     def _forbidden(self, account: Account, domain: Domain, user: bytes) -> Answer | None:
         """Why an account with the right password cannot log in; None: it can."""

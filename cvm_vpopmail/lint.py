@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
+from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.cvmctl.host.verdicts import or_none
-from cvm_qmail.cvmctl.lint.checks import Finding, LintContext
+from cvm_qmail.cvmctl.lint.checks import LintContext
 from cvm_qmail.cvmctl.ui.output import text
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.door import Rights, Tables

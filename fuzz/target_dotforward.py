@@ -1,4 +1,4 @@
-"""Any bytes as a .forward file: addresses or no list of them, in bounded time; told the same in two ways.
+"""Any bytes as a .forward file: addresses or no list of them, in bounded time; read the same in two ways.
 
 An address holds nothing but what its line holds; comments give none.
 """

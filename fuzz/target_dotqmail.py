@@ -23,7 +23,7 @@ SEEDS = [
 
 
 def check(data: bytes) -> None:
-    """See the head of this file.  The first byte tells whether the owner may execute the file."""
+    """See the head of this file.  The first byte says whether the owner may execute the file."""
     mode, content = (0o744 if data[:1] == b"\1" else 0o644), data[1:]
     try:
         judge_content(Found(b".qmail", DotQmail(mode, content), default=False))

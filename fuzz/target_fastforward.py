@@ -1,4 +1,4 @@
-"""Any records as fastforward's table: told in bounded steps, or `Unavailable`; the same without lists that exist.
+"""Any records as fastforward's table: judged in bounded steps, or `Unavailable`; the same without lists that exist.
 
 The answer for a target without a record is "not found", and a program that can be reached is never
 followed.  Input: a target, a line feed, then a record a line: ``key=value``, with ``;`` for NUL.
@@ -39,16 +39,16 @@ def check(data: bytes) -> None:
     for record in records:
         key, _, value = record.partition(b"=")
         table[key] = value.replace(b";", b"\0")
-    found = told(target, table, sound=True)
+    found = judged(target, table, sound=True)
     assert table.asked <= STEPS + 10
     user, _, host = target.rpartition(b"@")
     assert (found is False) == (not {b":" + target, b":@" + host, b":%s@" % user} & table.keys())
     reachable = any(b"|" in value or b"!" in value for value in table.values())
     assert found is not None or reachable
-    assert told(target, table, sound=False) == found
+    assert judged(target, table, sound=False) == found
 
 
-def told(target: bytes, table: Counting, *, sound: bool) -> bool | str | None:
+def judged(target: bytes, table: Counting, *, sound: bool) -> bool | str | None:
     """What comes of the target; the reason where it defers."""
 
     def read(path: bytes) -> bytes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from memory import Asking
-from vmemory import NOW, Disk, Node, policy_of
+from disk import NOW, Asking, Disk, Node
+from vmemory import policy_of
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
 from cvm_qmail.plugin import Delivery

@@ -160,7 +160,7 @@ def serving(program: str, module: str, log: Path, environment: dict[str, str]) -
 def ask(module: str, environment: dict[str, str]) -> None:
     """Each question through cvmctl."""
     outcomes = {0: "accepted", 100: "rejected", 4: "temporary failure"}
-    print("\nWhat cvm-qmail answers (cvmctl ask MODULE ADDRESS):\n")
+    print("\nWhat cvm-qmail answers (cvmctl ask MODULE ADDRESS; its exit status is the code of the answer):\n")
     for address, why in QUESTIONS:
         command = [HERE / "cvmctl", "ask", module, address]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -197,6 +197,10 @@ def mailfront(module: str, environment: dict[str, str]) -> None:
     print("\nWhat an SMTP client sees (mailfront smtp echo cvm-validate accept):\n")
     for line, reply in zip(["", *lines, "QUIT"], replies, strict=False):
         print(f"  C: {line}\n  S: {reply}" if line else f"  S: {reply}")
+    print(
+        "\nAn address out of scope is left to the next plug-in: here accept, which takes all; on a real host\n"
+        "qmail-validate, which rejects what control/rcpthosts does not name."
+    )
 
 
 def log_in(module: str) -> None:

@@ -3,16 +3,17 @@
     scripts/reference            writes them
     scripts/reference --check    names what is not up to date; exit status 1
 
-Between a line ``<!-- made by scripts/reference: NAME -->`` and a line ``<!-- end -->`` a page belongs to
-this program; all else is written by hand.  tests/test_docs.py runs the check.
+See made.py; tests/test_docs.py runs the check.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from made import table, with_parts
 
 from cvm_qmail.cvmctl.lint.kinds import all_kinds
 from cvm_qmail.entry_points import all_settings
@@ -33,17 +34,6 @@ def _cell(text: str) -> str:
     return re.sub(r"([|*<])", r"\\\1", text)
 
 
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    yield _row(*head)
-    yield _row(*["---"] * len(head))
-    for row in rows:
-        yield _row(*row)
-
-
 def _reason(reason: Reason) -> tuple[str, ...]:
     kind = (reason.rejection.value,) if reason.rejection else ()
     return (f"`{reason.word}`", *kind, _cell(reason.meaning), _cell(reason.advice))
@@ -55,11 +45,11 @@ def reasons(outcome: Outcome) -> Iterator[str]:
     yield f"{outcome.value.capitalize()}: {HEADINGS[outcome]}."
     yield ""
     if outcome is Outcome.REJECTED:
-        yield from _table(("word", "class", "meaning", "what to do if it should exist"), map(_reason, rows))
+        yield from table(("word", "class", "meaning", "what to do if it should exist"), map(_reason, rows))
     elif outcome is Outcome.ACCEPTED:
-        yield from _table(("word", "meaning"), (_reason(row)[:2] for row in rows))
+        yield from table(("word", "meaning"), (_reason(row)[:2] for row in rows))
     else:
-        yield from _table(("word", "meaning", "what to do"), map(_reason, rows))
+        yield from table(("word", "meaning", "what to do"), map(_reason, rows))
 
 
 def settings() -> Iterator[str]:
@@ -67,7 +57,7 @@ def settings() -> Iterator[str]:
     for owner, declared in all_settings().items():
         yield f"{owner}:"
         yield ""
-        yield from _table(
+        yield from table(
             ("variable", "default", "unit", "meaning"),
             (
                 (f"`{setting.name}`", f"`{setting.default}`", setting.unit, _cell(setting.meaning))
@@ -79,7 +69,7 @@ def settings() -> Iterator[str]:
 
 def mistakes() -> Iterator[str]:
     """Every kind of mistake that lint names."""
-    yield from _table(("word", "what it finds"), ((f"`{kind}`", _cell(text)) for kind, text in all_kinds().items()))
+    yield from table(("word", "what it finds"), ((f"`{kind}`", _cell(text)) for kind, text in all_kinds().items()))
 
 
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
@@ -91,20 +81,10 @@ PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "mistakes": mistakes,
 }
 
-_MADE = re.compile(
-    r"^(?P<head><!-- made by scripts/reference: (?P<name>[a-z ]+) -->\n).*?^(?P<end><!-- end -->)$",
-    re.MULTILINE | re.DOTALL,
-)
-
 
 def made(page: str) -> str:
     """The text of a page with its made parts as the registries say now.  Raises KeyError for a name unknown here."""
-
-    def part(match: re.Match[str]) -> str:
-        text = "\n".join(PARTS[match["name"]]()).strip("\n")
-        return f"{match['head']}\n{text}\n\n{match['end']}"
-
-    return _MADE.sub(part, page)
+    return with_parts(page, "scripts/reference", PARTS)
 
 
 def main(arguments: list[str]) -> int:

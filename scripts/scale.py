@@ -4,8 +4,7 @@
     scripts/scale --check    names what is not up to date, and inputs that the pages they come from do not have
 
 An input is a row ``| what | value | unit | from |``.  Where the last column is a link with the beginning of a row of
-another page's table, that row must have the value: so new figures of the benchmarks are seen here.  Between a line
-``<!-- made by scripts/scale: NAME -->`` and a line ``<!-- end -->`` the page belongs to this program.
+another page's table, that row must have the value: so new figures of the benchmarks are seen here.  See made.py.
 """
 
 from __future__ import annotations
@@ -13,9 +12,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
+
+from made import table, with_parts
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "scale.md"
@@ -25,10 +27,6 @@ _INPUT = re.compile(
 )
 _SOURCE = re.compile(
     r"\[[^]]+\]\((?P<page>[\w./-]+)\): (?:`` (?P<code>.+?) ``|`(?P<row>[^`]+)`)(?:, column (?P<column>\d+))?"
-)
-_MADE = re.compile(
-    r"^(?P<head><!-- made by scripts/scale: (?P<name>[a-z ]+) -->\n).*?^(?P<end><!-- end -->)$",
-    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -51,17 +49,26 @@ class Part(NamedTuple):
 
 MX, MAILBOX, DATABASE = "MX host", "mailbox host", "database"
 
+
+def _on_database(kind: str) -> tuple[Part, ...]:
+    """A mailbox host with vpopmail, its accounts in a database."""
+    return Part(MAILBOX, "daemon", f"daemon, vpopmail on {kind}"), Part(DATABASE, kind, f"{kind}, a question")
+
+
+def _directory(kind: str) -> tuple[Part, ...]:
+    """MX hosts that ask a directory in a database."""
+    return (
+        Part(MX, "gateway", "gateway, asking on its host"),
+        Part(MX, "cvm-directory", f"cvm-directory, {kind}"),
+        Part(DATABASE, kind, f"{kind}, a question"),
+    )
+
+
 WAYS: dict[str, tuple[Part, ...]] = {
     "mailfront on the mailbox host, qmail": (Part(MAILBOX, "daemon", "daemon, qmail"),),
     "the same, vpopmail on cdb": (Part(MAILBOX, "daemon", "daemon, vpopmail on cdb"),),
-    "the same, vpopmail on MariaDB": (
-        Part(MAILBOX, "daemon", "daemon, vpopmail on MariaDB"),
-        Part(DATABASE, "MariaDB", "MariaDB, a question"),
-    ),
-    "the same, vpopmail on PostgreSQL": (
-        Part(MAILBOX, "daemon", "daemon, vpopmail on PostgreSQL"),
-        Part(DATABASE, "PostgreSQL", "PostgreSQL, a question"),
-    ),
+    "the same, vpopmail on MariaDB": _on_database("MariaDB"),
+    "the same, vpopmail on PostgreSQL": _on_database("PostgreSQL"),
     "Postfix on the mailbox host": (
         Part(MAILBOX, "gateway", "gateway, asking on its host"),
         Part(MAILBOX, "daemon", "daemon, behind that gateway"),
@@ -72,16 +79,8 @@ WAYS: dict[str, tuple[Part, ...]] = {
         Part(MAILBOX, "gateway", "mailbox gateway, behind HAProxy"),
         Part(MAILBOX, "daemon", "daemon, behind both"),
     ),
-    "directory in MariaDB": (
-        Part(MX, "gateway", "gateway, asking on its host"),
-        Part(MX, "cvm-directory", "cvm-directory, MariaDB"),
-        Part(DATABASE, "MariaDB", "MariaDB, a question"),
-    ),
-    "directory in PostgreSQL": (
-        Part(MX, "gateway", "gateway, asking on its host"),
-        Part(MX, "cvm-directory", "cvm-directory, PostgreSQL"),
-        Part(DATABASE, "PostgreSQL", "PostgreSQL, a question"),
-    ),
+    "directory in MariaDB": _directory("MariaDB"),
+    "directory in PostgreSQL": _directory("PostgreSQL"),
 }
 ROUTES, DIRECTORY = "routes: MX hosts ask by https", "directory in MariaDB"
 
@@ -197,13 +196,6 @@ class Provider:
 # -- the parts of the page ----------------------------------------------------------------------------
 
 
-def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "| " + " | ".join(["---"] * len(head)) + " |"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
-
-
 def _us(value: float) -> str:
     return f"{value:,.0f} us" if value else ""
 
@@ -220,7 +212,7 @@ def one_core(provider: Provider) -> Iterator[str]:
             costs = [provider.cost(way, place) for place in (MX, MAILBOX, DATABASE)]
             yield way, *map(_us, costs), _us(sum(costs)), f"{1e6 / sum(costs):,.0f}"
 
-    return _table(("way", "MX host", "mailbox host", "database", "together", "one core answers a second"), rows())
+    return table(("way", "MX host", "mailbox host", "database", "together", "one core answers a second"), rows())
 
 
 def needs(provider: Provider) -> Iterator[str]:
@@ -244,7 +236,7 @@ def needs(provider: Provider) -> Iterator[str]:
                     f"{planned / hosts:.2f}",
                 )
 
-    return _table(
+    return table(
         ("way", "place", "questions a second for each", "cores, all busy", "cores to plan, in all", "for each"), rows()
     )
 
@@ -256,7 +248,7 @@ def saturation(provider: Provider) -> Iterator[str]:
         for part, what, share in sorted(provider.limits(), key=lambda limit: -limit[2]):
             yield part, what, _share(share), f"{1 / share:,.1f}"
 
-    return _table(("part", "limit of one of them", "used", "full at so many times the load"), rows())
+    return table(("part", "limit of one of them", "used", "full at so many times the load"), rows())
 
 
 def loss(provider: Provider) -> Iterator[str]:
@@ -285,7 +277,7 @@ def loss(provider: Provider) -> Iterator[str]:
             f"{provider('CVM_DIRECTORY_MAX_AGE') / 3600:,.0f} hours",
         )
 
-    return _table(("what", "in the moment, or before", "afterwards"), rows())
+    return table(("what", "in the moment, or before", "afterwards"), rows())
 
 
 def sizes(provider: Provider) -> Iterator[str]:
@@ -317,11 +309,7 @@ PARTS: dict[str, Callable[[Provider], Iterator[str]]] = {
 def made(page: str) -> str:
     """The page with its made parts as its inputs say."""
     provider = Provider(inputs(page))
-
-    def part(match: re.Match[str]) -> str:
-        return f"{match['head']}\n" + "\n".join(PARTS[match["name"]](provider)) + f"\n\n{match['end']}"
-
-    return _MADE.sub(part, page)
+    return with_parts(page, "scripts/scale", {name: partial(part, provider) for name, part in PARTS.items()})
 
 
 def main(arguments: list[str]) -> int:

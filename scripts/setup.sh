@@ -48,13 +48,24 @@ END
     done | awk '{ split($2, v, "."); if (!seen[v[2]]++) print }'
 }
 
+# pip_install ENVIRONMENT WHAT...: installs these requirements there; pip is heard only if it fails.
+pip_install() {
+    into=$1
+    shift
+    echo "installing Python packages into $into" >&2
+    "$into/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >"$into/pip.log" 2>&1 || {
+        cat "$into/pip.log" >&2
+        return 1
+    }
+}
+
 # need_venv WHAT...: makes .venv if it is not there, and installs these requirements when they have changed.
 need_venv() {
     [ -x .venv/bin/python ] || "$(interpreter)" -m venv .venv
     stamp=.venv/installed
     wanted="$* $(cksum pyproject.toml cvm_qmail/gateway/rcptcheck.py)"  # the latter is copied to bin/
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+        pip_install .venv "$@"
         printf '%s\n' "$wanted" >"$stamp"
     fi
 }
@@ -72,6 +83,15 @@ need_development() {
     need_venv -e ".[$EXTRAS]" $TEST_TOOLS $DEVELOPMENT_TOOLS
 }
 
+# The project itself, and no more than is there already.
+need_programs() {
+    if [ -x .venv/bin/pytest ]; then
+        need_development
+    else
+        need_venv -e '.[tool]'
+    fi
+}
+
 # need_wheel: builds the wheel; its path.
 need_wheel() {
     rm -rf build/wheel
@@ -84,7 +104,7 @@ need_environment() {
     environment=$1 python=$2
     shift 2
     "$python" -m venv --clear "$environment"
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$@" $TEST_TOOLS
+    pip_install "$environment" "$@" $TEST_TOOLS
 }
 
 # The programs that the tests run beside ours.

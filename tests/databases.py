@@ -99,9 +99,13 @@ class Database:
         """What starts the server."""
         raise NotImplementedError
 
+    def client(self, database: str) -> list[str]:
+        """What starts the server's own client, as its administrator."""
+        raise NotImplementedError
+
     def sql(self, text: str, database: str = "", *, check: bool = True) -> str:
         """Has the server execute statements, as its administrator."""
-        raise NotImplementedError
+        return self.run(*self.client(database), text=text, check=check)
 
     def fill(self, path: Path, root: Path) -> None:
         """The database `vpopmail` as a file of the corpus makes it, and the user who may read it."""
@@ -255,9 +259,6 @@ class MariaDb(Database):
         command = ["mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root", "--skip-column-names"]
         return [*command, "--default-character-set=utf8mb4", *([database] if database else [])]
 
-    def sql(self, text: str, database: str = "", *, check: bool = True) -> str:
-        return self.run(*self.client(database), text=text, check=check)
-
     @property
     def place(self) -> str:
         return f"localhost|{self.socket}"
@@ -315,9 +316,6 @@ class PostgreSql(Database):
     def client(self, database: str) -> list[str]:
         where = ["-h", str(self.directory), "-p", str(PGSQL_PORT), "-U", "admin", "-d", database or "postgres"]
         return [postgres("psql"), *where, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-
-    def sql(self, text: str, database: str = "", *, check: bool = True) -> str:
-        return self.run(*self.client(database), text=text, check=check)
 
     @property
     def socket(self) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hosts import CORPUS, temporary_directory
-from serving import PATIENCE, free_port, until
+from serving import PATIENCE, end, free_port, logged, until
 
 from cvm_qmail.answer import Recipient
 from cvm_qmail.protocols.cvm import packets
@@ -217,10 +217,10 @@ class Gateway(NamedTuple):
 
     def logged(self, text: str) -> str:
         """The first log line that holds `text`, when it is there."""
-        return until(lambda: next((line for line in self.log.read_text().splitlines() if text in line), ""), text)
+        return logged(self.log, text)
 
     def stop(self) -> int:
-        """Tells it to stop; the exit status."""
+        """Stops it; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
@@ -264,13 +264,7 @@ def gateway(asks: str, *arguments: str, listeners: list[str] | None = None, **va
             assert process.poll() is None, errors.read_text()
             yield Gateway(process, directory, ports, log, errors)
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(PATIENCE)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            end(process)
         assert "Traceback" not in errors.read_text(), errors.read_text()
         assert "internal error" not in log.read_text(), log.read_text()
 
@@ -340,7 +334,7 @@ def read_outcome(protocol: str, answer: bytes) -> str:
 
 
 def expected(protocol: str, outcome: str) -> str:
-    """How a client sees an outcome: some protocols cannot tell all four apart."""
+    """How a client sees an outcome: some protocols do not distinguish all four."""
     if protocol == "socketmap" and outcome in ("rejected", "out_of_scope"):
         return "not found"
     if protocol == "policy" and outcome == "out_of_scope":

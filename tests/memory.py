@@ -2,14 +2,16 @@
 
     Memory(controls(locals_=b"example.org\\n"), accounts={...}, homes={b"/home/joe": Home(0o755, {...})})
 
-`Tree` is a file system of plain files and directories, judged by owner and mode bits, for systems of the corpus.
+`from_corpus` makes a system of the corpus out of it, its tree a `Disk`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
+from disk import Asking, Disk
 from hosts import _cdb, as_bytes
 
 from cvm_qmail.answer import Answer, Recipient, Table, Unavailable
@@ -31,13 +33,6 @@ from cvm_qmail.tables.door import Tables
 from cvm_qmail.tables.rights import Rights
 
 ROOT = b"/host"
-
-
-class Asking:
-    """A Table made of a function."""
-
-    def __init__(self, get: Callable[[Any], Any]) -> None:
-        self.get = get
 
 
 class Memory:
@@ -178,81 +173,6 @@ def request(version: int = 2, nonce: bytes = b"", **credentials: bytes) -> bytes
 # -- the corpus ---------------------------------------------------------------------------------------
 
 
-class Node(NamedTuple):
-    """A plain file, or a directory (content None)."""
-
-    mode: int
-    uid: int
-    gid: int
-    content: bytes | None
-
-    def grants(self, rights: Rights, bit: int) -> bool:
-        shift = 6 if rights.uid == self.uid else 3 if rights.gid == self.gid else 0
-        return bool(self.mode >> shift & bit)
-
-
-TOP = Node(0o755, 0, 0, None)
-
-
-class Tree:
-    """Plain files and directories."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[bytes, Node] = {}
-
-    def add(self, path: bytes, node: Node) -> None:
-        """Adds a node, and plain directories above it."""
-        above = path
-        while (above := above.rpartition(b"/")[0]) and above not in self.nodes:
-            self.nodes[above] = TOP
-        self.nodes[path] = node
-
-    def find(self, path: bytes, rights: Rights) -> Node:
-        """stat(2).  Raises OSError."""
-        here, node = b"", TOP
-        for name in path.split(b"/")[1:]:
-            if node.content is not None:
-                raise NotADirectoryError(here)
-            if not node.grants(rights, 1):
-                raise PermissionError(here)
-            if name == b"..":
-                here = here.rpartition(b"/")[0]
-            elif name not in (b"", b"."):
-                here += b"/" + name
-            if here and here not in self.nodes:  # also a name that is too long
-                raise FileNotFoundError(here)
-            node = self.nodes[here] if here else TOP
-        return node
-
-    def home(self, path: bytes, rights: Rights) -> Home:
-        """What `Tables.home` says."""
-        try:
-            node = self.find(path + b"/.", rights)  # chdir(2)
-        except OSError as error:
-            raise Unavailable("home", repr(error), path) from None
-        return Home(node.mode, Asking(lambda name: self._open(b"%s/%s" % (path, name), rights)))
-
-    def _open(self, path: bytes, rights: Rights) -> DotQmail | None:
-        try:
-            node = self.find(path, rights)
-        except PermissionError:
-            raise Unavailable("dotqmail-denied", "", path) from None
-        except OSError:
-            return None
-        if not node.grants(rights, 4):
-            raise Unavailable("dotqmail-denied", "", path)
-        return None if node.content is None else DotQmail(node.mode, node.content)
-
-    def owner(self, path: bytes, rights: Rights) -> int | None:
-        """Who owns a home, for somebody with `rights`."""
-        if not path:
-            return None
-        try:
-            return self.find(path if path.startswith(b"/") else b"%s/%s" % (ROOT, path), rights).uid
-        except OSError:
-            return None
-
-
 QMAILP = Rights(5093, 5099)
 
 
@@ -262,11 +182,8 @@ def from_corpus(system: Mapping[str, Any]) -> Memory:
     def placed(text: str) -> bytes:
         return as_bytes(text.replace("{root}", ROOT.decode()))
 
-    tree = Tree()
-    for node in system["tree"]:
-        content = placed(node.get("text", "")) if node["type"] == "file" else None
-        path = b"%s/%s" % (ROOT, as_bytes(node["path"]))
-        tree.add(path, Node(int(node.get("mode", "0755"), 8), node.get("uid", 0), node.get("gid", 0), content))
+    disk = Disk()
+    disk.plant(system["tree"], ROOT, placed)
     accounts: dict[bytes, Account] = {}
     for line in system["passwd"]:
         name, _, uid, gid, _, path, _ = placed(line).split(b":")
@@ -282,8 +199,8 @@ def from_corpus(system: Mapping[str, Any]) -> Memory:
         found,
         cdb=_database(system["cdb"], placed),
         accounts=accounts,
-        owners=Asking(lambda path: tree.owner(path, QMAILP)),
-        homes=tree.home,
+        owners=Asking(lambda path: disk.owner(path and os.path.join(ROOT, path), QMAILP)),
+        homes=disk.home,
     )
 
 

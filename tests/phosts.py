@@ -16,9 +16,9 @@ from stat import S_IFDIR, S_IFREG
 from typing import Any, NamedTuple, TypeVar, cast
 
 import pytest
+from disk import Asking, Disk
 from hosts import as_bytes, cdb_bytes, systems
-from memory import Asking, Memory, _database, controls
-from vmemory import Disk
+from memory import Memory, _database, controls
 
 from cvm_qmail.answer import Recipient, Table, Unavailable
 from cvm_qmail.entry_points import load_programs
@@ -151,7 +151,7 @@ class Seen:
     def writable(self, _: bytes, /) -> bool | None:
         raise AssertionError("no program asks where it may write")
 
-    def dangles(self, _: bytes, /) -> bool:
+    def is_link(self, _: bytes, /) -> bool:
         raise AssertionError("no program asks for symbolic links")
 
     def cdb(self, path: bytes, /, **_: bool) -> Table[bytes, bytes] | None:
@@ -205,7 +205,7 @@ def running(factory: Callable[[Tables, Settings], Plugin], disk: Disk | None = N
 
 
 def code(rule: Callable[..., Ran | None], *given: Any) -> int | None:
-    """The exit status that a program's rule tells; None: only a run could tell."""
+    """The exit status that a program's rule determines; None: only a run could say it."""
     try:
         ran = rule(*given)
     except Unavailable:
@@ -236,15 +236,7 @@ def from_corpus(system: Mapping[str, Any]) -> Host:
         return as_bytes(text.replace("{root}", ROOT.decode()))
 
     disk = Disk()
-    for node in system["tree"]:
-        path = b"%s/%s" % (ROOT, as_bytes(node["path"]))
-        owner = {"uid": node.get("uid", 0), "gid": node.get("gid", 0)}
-        if node["type"] == "symlink":
-            disk.link(path, placed(node["target"]))
-        elif node["type"] == "dir":
-            disk.directory(path, mode=int(node.get("mode", "0755"), 8), **owner)
-        else:
-            disk.file(path, placed(node.get("text", "")), mode=int(node.get("mode", "0644"), 8), **owner)
+    disk.plant(system["tree"], ROOT, placed)
     accounts: dict[bytes, Account] = {}
     for line in system["passwd"]:
         name, _, uid, gid, _, home, _ = placed(line).split(b":")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hosts import ALIAS_UID, NOFILES, Host, plain_host
+from phosts import table
 
+from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.cvmctl.lint.command import findings
-from cvm_qmail.cvmctl.lint.context import Finding
 from cvm_qmail.cvmctl.lint.kinds import all_kinds
 from cvm_qmail.settings import Settings
 
@@ -85,3 +86,23 @@ def is_found(host: Host, mistake: Mistake) -> None:
     made = [(finding.kind, finding.file, finding.line) for finding in found(host)]
     assert (mistake.kind, f"{host.root}/{mistake.file}".encode(), mistake.line) in made
     assert {kind for kind, _, _ in made} - {mistake.kind} == set(mistake.along)
+
+
+TARGET = b"&b@far.example\0"
+TABLE = table(
+    {
+        b":a@example.org": TARGET + b"|secret word\0./l\0",
+        b":joe-x@example.org": TARGET,
+        b":every@": TARGET,
+        b":void@": b"",
+    }
+)
+
+
+def with_table(host: Host, line: str = "|fastforward -d t.cdb\n", content: bytes = TABLE) -> Host:
+    """A host whose joe has a table of fastforward."""
+    (host.root / "bin").mkdir(exist_ok=True)
+    host.file("bin/fastforward", mode=0o755)
+    host.file("home/joe/t.cdb", content, uid=5001, gid=5001)
+    host.file("home/joe/.qmail-default", line, uid=5001, gid=5001)
+    return host

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import urllib.parse
 import urllib.request
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hosts import temporary_directory
-from serving import PATIENCE, free_port
+from serving import end, free_port
 
 
 def answers(url: str) -> bytes | None:
@@ -44,8 +43,7 @@ def scraping(*targets: str) -> Iterator[str]:
         try:
             yield own
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(PATIENCE)
+            end(process)
 
 
 def query(prometheus: str, expression: str) -> list[Any]:

@@ -98,11 +98,11 @@ class Server(NamedTuple):
 
     def logged(self, text: str) -> str:
         """The first log line that holds `text`, when it is there."""
-        return until(lambda: next((line for line in self.log.read_text().splitlines() if text in line), ""), text)
+        return logged(self.log, text)
 
     def warned(self, text: str) -> str:
         """The first line on standard error that holds `text`, when it is there."""
-        return until(lambda: next((line for line in self.errors.read_text().splitlines() if text in line), ""), text)
+        return logged(self.errors, text)
 
     def connect(self) -> socket.socket:
         """A connection to its Unix socket."""
@@ -117,7 +117,7 @@ class Server(NamedTuple):
         return [int(pid) for pid in children.read_text().split()]
 
     def stop(self) -> int:
-        """Tells it to stop; the exit status."""
+        """Stops it; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
@@ -167,6 +167,21 @@ def accepting(path: str | Path) -> bool:
         probe.shutdown(socket.SHUT_WR)
         probe.recv(512)
         return True
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Has a process end that may have ended by itself; kills it if it does not."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def logged(path: Path, text: str) -> str:
+    """The first line of a file that holds `text`, when it is there."""
+    return until(lambda: next((line for line in path.read_text().splitlines() if text in line), ""), text)
 
 
 def alive(pid: int) -> bool:
@@ -240,10 +255,4 @@ def serving(
                 assert process.poll() is None, errors.read_text()
             yield server
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(PATIENCE)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            end(process)

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from gateways import Gateway, free_port, gateway
 from hosts import Host, plain_host, temporary_directory
-from serving import PATIENCE, serving, until
+from serving import PATIENCE, end, serving, until
 
 PEERS = Path(__file__).parents[1] / "build" / "peers"
 
@@ -139,6 +139,35 @@ def rcpt(port: int, address: bytes, sender: bytes = SENDER) -> bytes:
         return talk.say(b"RCPT TO:<" + address + b">")
 
 
+class Front(NamedTuple):
+    """A mail server that asks a gateway."""
+
+    asked: Asked
+    port: int
+
+
+def each_outcome_has_its_reply(asked: Asked, port: int, replies: Mapping[str, bytes]) -> None:
+    """`replies`: how the reply to RCPT begins, by outcome; in a session of its own, and all of them in one."""
+    asked.start()
+    for address, outcome in OUTCOMES.items():
+        assert rcpt(port, address).startswith(replies[outcome]), address
+    with session(port) as talk:
+        for address, outcome in OUTCOMES.items():
+            assert talk.say(b"RCPT TO:<" + address + b">").startswith(replies[outcome]), address
+
+
+def a_stopped_daemon_is_asked_again(
+    asked: Asked, port: int, meanwhile: bytes, address: bytes = b"joe@example.org", reply: bytes = b"250 "
+) -> None:
+    """`meanwhile`: how each reply begins while it is stopped; `address` gets `reply` when it is back."""
+    asked.stop()
+    with session(port) as talk:
+        for one in OUTCOMES:
+            assert talk.say(b"RCPT TO:<" + one + b">").startswith(meanwhile), one
+        asked.start()
+        assert talk.say(b"RCPT TO:<" + address + b">").startswith(reply)
+
+
 def listens(port: int) -> bool:
     """Whether somebody does."""
     with socket.socket() as probe:
@@ -157,13 +186,7 @@ def running(command: Sequence[str | Path], port: int, log: Path, env: Mapping[st
         assert process.poll() is None, log.read_text()
         yield
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process)
 
 
 # -- Postfix ----------------------------------------------------------------------------------------------------------

@@ -235,7 +235,15 @@ def test_command_mode_imports_no_more_than_it_needs() -> None:
         check=True,
         env=environment(None, {}),
     ).stdout.split()
-    assert not {"cvm_qmail.server.supervisor", "json", "subprocess", "logging", "asyncio", "pathlib"} & set(loaded)
+    assert not {
+        "cvm_qmail.server.supervisor",
+        "cvm_qmail.process.policies",
+        "json",
+        "subprocess",
+        "logging",
+        "asyncio",
+        "pathlib",
+    } & set(loaded)
 
 
 def test_usage_names_every_scheme() -> None:

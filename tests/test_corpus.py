@@ -42,7 +42,7 @@ def verdict(response: packets.Response) -> str:
 
 
 def expected_facts(host: Host, case: Mapping[str, Any]) -> dict[int, bytes]:
-    """The facts of an acceptance, from what qmail told of its delivery."""
+    """The facts of an acceptance, from what qmail reported of its delivery."""
     detail = case["detail"]
     if "user" not in detail:  # an empty local part: taken and thrown away; alias lends its facts
         user, uid, gid, home = b"alias", b"5090", b"5099", f"{host.root}/alias".encode()

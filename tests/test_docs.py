@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
 import subprocess
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
+import links
 import pytest
+import reference
 from hosts import NOFILES, Host, cdb_bytes, temporary_directory
 from serving import CVM_QMAIL, PLUGINS, Server, serving, until
 
@@ -47,36 +47,25 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def script(name: str) -> ModuleType:
-    """A program of scripts/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, TOP / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 # -- what is made from the registries -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.relative_to(TOP)))
 def test_what_is_made_from_the_registries_is_up_to_date(path: Path) -> None:
-    assert script("reference").made(path.read_text()) == path.read_text(), "run scripts/reference"
+    assert reference.made(path.read_text()) == path.read_text(), "run scripts/reference"
 
 
 def test_the_tables_of_the_registries_are_in_their_pages() -> None:
-    made = script("reference")
     found = re.findall(
         r"^<!-- made by scripts/reference: (.*) -->$",
         page("reasons.md") + page("settings.md") + page("cvmctl.md"),
         re.MULTILINE,
     )
-    assert sorted(found) == sorted(made.PARTS)
+    assert sorted(found) == sorted(reference.PARTS)
 
 
 def test_a_cell_of_a_table_is_no_markup() -> None:
-    assert script("reference")._cell("a|b *c* <d>") == "a\\|b \\*c\\* \\<d>"
+    assert reference._cell("a|b *c* <d>") == "a\\|b \\*c\\* \\<d>"
 
 
 # -- settings -----------------------------------------------------------------------------------------
@@ -222,14 +211,14 @@ def test_every_message_while_running_is_explained(host: Host) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(TOP)))
 def test_links_lead_somewhere(path: Path) -> None:
-    assert script("links").dead(path) == []
+    assert links.dead(path) == []
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# One\n\n## The second: a `title`\n")
-    links = "[a](page.md#the-second-a-title) [b](page.md#three) [c](gone.md) [d](https://example.org/) [e](#here)"
-    (tmp_path / "other.md").write_text(f"# Here\n\n{links}\n\n```\n[f](nowhere.md)\n```\n")
-    assert script("links").dead(tmp_path / "other.md") == ["page.md#three", "gone.md"]
+    text = "[a](page.md#the-second-a-title) [b](page.md#three) [c](gone.md) [d](https://example.org/) [e](#here)"
+    (tmp_path / "other.md").write_text(f"# Here\n\n{text}\n\n```\n[f](nowhere.md)\n```\n")
+    assert links.dead(tmp_path / "other.md") == ["page.md#three", "gone.md"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(TOP)))

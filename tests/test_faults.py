@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -228,58 +228,57 @@ def test_without_descriptors_the_server_stays_up_and_recovers(host: Host) -> Non
             connection.close()
         until(lambda: server.send(request("joe"))[:1] == b"\0", "it serves again")
         assert {server.send(request("joe"))[:1] for _ in range(30)} == {b"\0"}
-        assert server.process.pid
+        assert server.process.poll() is None
         assert set(pids) <= set(server.workers()), "it has not been replaced"
 
 
 # -- the log ------------------------------------------------------------------------------------------
 
 
-def with_log(host: Host, directory: Path, stdout: int, **more: str) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [CVM_QMAIL, f"cvm-local:{directory}/s"],
-        env=environment(host, {"CVM_WORKERS": "1", **more}),
-        stdout=stdout,
-        stderr=subprocess.DEVNULL,
-    )
-    until(lambda: process.poll() is not None or (directory / "s").exists(), "the server starts")
-    return process
+@contextmanager
+def with_log(host: Host, stdout: int, **more: str) -> Iterator[str]:
+    """The module of a server that logs there; it ends in good order."""
+    with temporary_directory() as directory:
+        process = subprocess.Popen(
+            [CVM_QMAIL, f"cvm-local:{directory}/s"],
+            env=environment(host, {"CVM_WORKERS": "1", **more}),
+            stdout=stdout,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            until(lambda: process.poll() is not None or (directory / "s").exists(), "the server starts")
+            yield f"cvm-local:{directory}/s"
+        finally:
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_log_that_nobody_reads_stops_nobody_and_lost_lines_are_counted(host: Host, form: str) -> None:
     readable, writable = os.pipe()
     os.set_blocking(readable, False)
-    with temporary_directory() as directory:
-        process = with_log(host, directory, writable, CVM_LOG=form)
+    with with_log(host, writable, CVM_LOG=form) as module:
         os.close(writable)
-        module = f"cvm-local:{directory}/s"
-        try:
-            asked = 0
-            account = b"x" * 200
-            for _ in range(2500):  # the pipe takes 64 kB, and the server keeps 256 kB more
-                assert client.ask(module, account, b"example.org").code == NO
-                asked += 1
-            log = b""
+        asked = 0
+        account = b"x" * 200
+        for _ in range(2500):  # the pipe takes 64 kB, and the server keeps 256 kB more
+            assert client.ask(module, account, b"example.org").code == NO
+            asked += 1
+        log = b""
 
-            def reads() -> bool:
-                nonlocal log, asked
-                try:
-                    log += os.read(readable, 1 << 20)
-                except BlockingIOError:
-                    pass
-                assert client.ask(module, b"joe", b"example.org").code == YES
-                asked += 1
-                return b"log lines were lost" in log
-
-            until(reads, "the lost lines are reported")
+        def reads() -> bool:
+            nonlocal log, asked
+            with suppress(BlockingIOError):
+                log += os.read(readable, 1 << 20)
             assert client.ask(module, b"joe", b"example.org").code == YES
             asked += 1
-        finally:
-            process.terminate()
-            assert process.wait(PATIENCE) == 0
-        log += os.read(readable, 1 << 20)
-        os.close(readable)
+            return b"log lines were lost" in log
+
+        until(reads, "the lost lines are reported")
+        assert client.ask(module, b"joe", b"example.org").code == YES
+        asked += 1
+    log += os.read(readable, 1 << 20)
+    os.close(readable)
     lines = log.decode().splitlines()
     [lost] = [int(found[1]) for found in map(re.compile(r"\? (\d+) log lines were lost").search, lines) if found]
     if form == "json":
@@ -292,50 +291,31 @@ def test_a_log_that_nobody_reads_stops_nobody_and_lost_lines_are_counted(host: H
 
 def test_a_log_whose_reader_is_gone_stops_nobody(host: Host) -> None:
     readable, writable = os.pipe()
-    with temporary_directory() as directory:
-        process = with_log(host, directory, writable)
+    with with_log(host, writable) as module:
         os.close(writable)
         os.close(readable)
-        try:
-            module = f"cvm-local:{directory}/s"
-            assert {client.ask(module, b"joe", b"example.org").code for _ in range(50)} == {YES}
-        finally:
-            process.terminate()
-            assert process.wait(PATIENCE) == 0
+        assert {client.ask(module, b"joe", b"example.org").code for _ in range(50)} == {YES}
 
 
 def test_a_full_disk_under_the_log_stops_nobody(host: Host) -> None:
-    with temporary_directory() as directory, Path("/dev/full").open("wb") as full:
-        process = with_log(host, directory, full.fileno())
-        try:
-            module = f"cvm-local:{directory}/s"
-            assert {client.ask(module, b"joe", b"example.org").code for _ in range(50)} == {YES}
-        finally:
-            process.terminate()
-            assert process.wait(PATIENCE) == 0
+    with Path("/dev/full").open("wb") as full, with_log(host, full.fileno()) as module:
+        assert {client.ask(module, b"joe", b"example.org").code for _ in range(50)} == {YES}
 
 
 def test_lines_that_wait_when_a_worker_is_forked_are_written_once(host: Host) -> None:
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
-    try:
+    with suppress(BlockingIOError):
         while True:
             os.write(writable, b"." * 4096)
-    except BlockingIOError:
-        os.set_blocking(writable, True)
-    with temporary_directory() as directory:
-        process = with_log(host, directory, writable)
+    os.set_blocking(writable, True)
+    with with_log(host, writable) as module:
         os.close(writable)
-        try:
-            module = f"cvm-local:{directory}/s"
-            assert client.ask(module, b"joe", b"example.org").code == YES
-            assert os.read(readable, 1 << 20).strip(b".") == b""
-            assert client.ask(module, b"ann", b"example.org").code == YES
-        finally:
-            process.terminate()
-            assert process.wait(PATIENCE) == 0
-        with os.fdopen(readable, "rb") as rest_of_it:
-            log = rest_of_it.read().decode().lstrip(".").splitlines()
+        assert client.ask(module, b"joe", b"example.org").code == YES
+        assert os.read(readable, 1 << 20).strip(b".") == b""
+        assert client.ask(module, b"ann", b"example.org").code == YES
+    with os.fdopen(readable, "rb") as rest_of_it:
+        log = rest_of_it.read().decode().lstrip(".").splitlines()
     assert sorted(line[:6] for line in log) == ["+ ann@", "+ joe@", "Starti", "Stoppi"]
 
 
@@ -372,7 +352,7 @@ def test_a_worker_with_little_memory_refuses_a_huge_control_file_and_goes_on(ser
     assert "ended with" not in server.log.read_text()
 
 
-# -- what a reviewer found ----------------------------------------------------------------------------
+# -- a pipe that is full for a while -----------------------------------------------------------------
 
 
 @pytest.mark.peer("setpriv")

@@ -14,7 +14,6 @@ import mmap
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,19 +21,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from changing import NO, TEMPORARY, YES, Worker, there_and_back, until_old
 from hosts import ALIAS_UID, NOFILES, QMAIL_ACCOUNTS, Host, assign_records, cdb_bytes, plain_host, temporary_directory
 from serving import AN_HOUR, Server, finish, request, serving, some, until
 
-from cvm_qmail.pipeline import Respond, make_responder
-from cvm_qmail.protocols.cvm import packets
 from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.door import Tables
-from cvm_qmail.tables.identity import SETTLED
 
 pytestmark = pytest.mark.root
 
-YES, NO, TEMPORARY = 0, 100, 4
 TURNS = 25
 
 Step = Callable[[Host], object]
@@ -570,18 +565,9 @@ def prepared(directory: Path, change: Change) -> Host:
 # -- at once ------------------------------------------------------------------------------------------
 
 
-def code(server: Server, change: Change) -> int:
-    account, at, domain = change.address.partition("@")
+def code(server: Server, address: str) -> int:
+    account, at, domain = address.partition("@")
     return server.ask(account, domain if at else None).code
-
-
-def there_and_back(host: Host, change: Change, ask: Callable[[Change], int]) -> None:
-    assert ask(change) == change.before
-    for turn in range(TURNS):
-        change.there(host)
-        assert ask(change) == change.after, f"there, turn {turn}"
-        change.back(host)
-        assert ask(change) == change.before, f"back, turn {turn}"
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -590,7 +576,7 @@ def test_at_once(name: str) -> None:
     """What a worker says."""
     with temporary_directory() as directory:
         host = prepared(directory, CHANGES[name])
-        there_and_back(host, CHANGES[name], partial(says, answering(Settings.from_environment(host.environment))))
+        there_and_back(host, CHANGES[name], worker(host).says, TURNS)
     gc.collect()  # a user may have no more than some hundred watches
 
 
@@ -601,35 +587,22 @@ def test_at_once_through_a_server(name: str) -> None:
     with temporary_directory() as directory:
         host = prepared(directory, CHANGES[name])
         with serving(host, CVM_WORKERS="1") as server:
-            there_and_back(host, CHANGES[name], partial(code, server))
+            there_and_back(host, CHANGES[name], partial(code, server), TURNS)
 
 
 # -- when all is quiet --------------------------------------------------------------------------------
 
 
-def says(respond: Respond, change: Change) -> int:
-    account, at, domain = change.address.encode().partition(b"@")
-    credentials = {1: account, 2: domain} if at else {1: account}
-    return respond(packets.pack_request(packets.Request(2, b"", credentials)))[0]
+class World(NamedTuple):
+    """A host, and a worker that looks at it."""
+
+    host: Host
+    worker: Worker
 
 
-def answering(settings: Settings) -> Respond:
-    """What a worker does with a packet, with everything that it caches."""
-    tables = Tables(settings)
-    return make_responder(tables, qmail(tables, settings, []), settings._replace(lookup_secret=b""), [])
-
-
-def settled(host: Host) -> bool:
-    """Whether nothing below the host has changed within the last moments."""
-    newest = max(
-        os.lstat(os.path.join(directory, name)).st_ctime_ns
-        for directory, _, names in os.walk(host.root)
-        for name in ["", *names]
-    )
-    return newest < time.time_ns() - SETTLED
-
-
-World = tuple[Host, Respond]
+def worker(host: Host) -> Worker:
+    """A worker of cvm-qmail without plug-ins."""
+    return Worker(Settings.from_environment(host.environment), lambda tables, settings: qmail(tables, settings, []))
 
 
 @contextmanager
@@ -641,25 +614,21 @@ def worlds() -> Iterator[dict[str, World]]:
             place = directory / str(number)
             place.mkdir()
             host = prepared(place, change)
-            made[name] = host, answering(Settings.from_environment(host.environment))
-        until_old(made)
+            made[name] = World(host, worker(host))
+        until_old(host for host, _ in made.values())
         yield made
         made.clear()
         gc.collect()  # each watches for changes, and a user may have no more than some hundred such watches
 
 
-def until_old(made: dict[str, World]) -> None:
-    until(lambda: all(settled(host) for host, _ in made.values()), "everything is old")
-
-
 def say_often(world: World, change: Change, code: int) -> None:
-    assert [says(world[1], change) for _ in range(5)] == [code] * 5
+    assert world.worker.says_often(change.address) == {code}
 
 
 def happen(world: World, change: Change) -> None:
     """The change, to somebody who has been asked so often that all is remembered that can be."""
     say_often(world, change, change.before)
-    change.there(world[0])
+    change.there(world.host)
 
 
 class Quiet(NamedTuple):
@@ -676,7 +645,7 @@ def quiet(request: pytest.FixtureRequest) -> Iterator[Quiet]:
         if request.param:
             for name, change in CHANGES.items():
                 happen(made[name], change)
-            until_old(made)
+            until_old(host for host, _ in made.values())
         yield Quiet(made, request.param)
 
 
@@ -688,7 +657,7 @@ def test_when_all_is_quiet(name: str, quiet: Quiet) -> None:
     say_often(quiet.worlds[name], CHANGES[name], CHANGES[name].after)
 
 
-# -- what a kernel does not tell of -------------------------------------------------------------------
+# -- what a kernel does not report -------------------------------------------------------------------
 
 
 def test_a_store_through_mmap_is_seen_soon(host: Host) -> None:

@@ -223,7 +223,7 @@ def test_any_stored_text_says_yes_or_no(hashed: bytes, clear: bytes, proof: Proo
     assert TimingEqualizer(service).verify(b"d", stored, proof) is says
 
 
-# -- what cannot be told ------------------------------------------------------------------------------
+# -- what cannot be determined ------------------------------------------------------------------------------
 
 
 WANTS_4_GB = [
@@ -233,7 +233,7 @@ WANTS_4_GB = [
 ]
 
 
-def test_a_host_without_memory_for_a_hash_cannot_tell() -> None:
+def test_without_memory_for_a_hash_nothing_can_be_determined() -> None:
     """In a process of its own, which may have 1 GB."""
     script = f"""
 import resource
@@ -244,14 +244,14 @@ from cvm_qmail.passwords import StoredPassword
 for hashed in {WANTS_4_GB}:
     try:
         print(StoredPassword(hashed, b"").verify(Password(b"x"), "smtp"))
-    except Unavailable as trouble:
-        print(trouble.reason, trouble.kind.name, trouble.detail)
+    except Unavailable as failed:
+        print(failed.reason, failed.kind.name, failed.detail)
 """
     said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert said.stdout.splitlines() == ["crypt TEMPORARY crypt_r has no memory for this hash"] * 3
 
 
-def test_a_hash_that_would_be_refused_with_any_memory_is_no_trouble() -> None:
+def test_a_hash_that_crypt_refuses_with_any_memory_is_no_failure() -> None:
     for hashed in (b"$y$jx!$salt$", b"$7$salt$", b"$y$" + b"x" * 43, WANTS_4_GB[0][:-1], WANTS_4_GB[1] + b"x"):
         assert not passwords._MEMORY_HARD.match(hashed)
     assert StoredPassword(b"$y$$salt$" + b"x" * 43, b"").check(WRONG, "smtp") is None
@@ -274,9 +274,9 @@ def no_crypt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_crypt")
 def test_a_host_without_crypt_is_misconfigured() -> None:
-    with pytest.raises(Unavailable) as trouble:
+    with pytest.raises(Unavailable) as failed:
         is_right(MD5)
-    assert (trouble.value.reason, trouble.value.kind) == ("crypt", Kind.MISCONFIGURED)
+    assert (failed.value.reason, failed.value.kind) == ("crypt", Kind.MISCONFIGURED)
     assert CRAM_STORED.verify(CRAM, "smtp"), "no crypt is needed for that"
 
 
@@ -311,9 +311,9 @@ def test_no_text_shows_it(show: Callable[[object], str]) -> None:
     ],
 )
 def test_it_is_neither_copied_nor_taken_apart(take: Callable[[object], object]) -> None:
-    with pytest.raises(TypeError) as trouble:
+    with pytest.raises(TypeError) as failed:
         take(HUSH)
-    assert not shown(str(trouble.value))
+    assert not shown(str(failed.value))
 
 
 def report(call: Callable[[], object]) -> str:
@@ -368,7 +368,7 @@ def test_nor_when_a_digest_cannot_be_made(algorithm: str, monkeypatch: pytest.Mo
             raise ValueError("unsupported hash type")
 
     monkeypatch.setitem(sys.modules, "hashlib", Broken())
-    text = report(lambda: getattr(HUSH, algorithm)(CRAM))
+    text = report(lambda: getattr(HUSH, algorithm)(CRAM.challenge))
     assert "unsupported hash type" in text
     assert not shown(text)
 
@@ -416,7 +416,7 @@ def test_every_hash_of_the_corpus_has_a_kind_that_crypt_takes() -> None:
         secret = account.secret
         assert isinstance(secret, StoredPassword)
         if secret.check(WRONG, "smtp") is not None and not name.startswith(b"broken"):
-            kind = secret._kind()
+            kind = secret.kind()
             assert kind, name
             assert len(secret._setting()) - len(kind) >= 11, "the digest is left out"
             assert StoredPassword(kind, b"").check(WRONG, "smtp") is False
@@ -474,18 +474,19 @@ def test_what_is_remembered_is_bounded_and_who_was_not_seen_for_longest_goes() -
 
 
 def test_a_response_for_an_unknown_account_costs_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Challenge] = []
+    made: list[bytes] = []
+    real = StoredPassword._cram_md5
 
-    def watched(stored: StoredPassword, proof: Challenge) -> object:
-        made.append(proof)
-        return stored._cram_md5(proof)
+    def watched(stored: StoredPassword, challenge: bytes) -> object:
+        made.append(challenge)
+        return real(stored, challenge)
 
-    monkeypatch.setitem(passwords._ALGORITHMS, (b"CRAM-MD5", "smtp"), watched)
+    monkeypatch.setattr(StoredPassword, "_cram_md5", watched)
     equalizer = TimingEqualizer("smtp")
     equalizer.spend(b"example.com", CRAM)
-    assert made == [CRAM]
+    assert made == [CRAM.challenge]
     assert not equalizer.verify(b"example.com", StoredPassword(MD5, b""), CRAM)
-    assert made == [CRAM, CRAM], "an account without a clear text costs one too"
+    assert made == [CRAM.challenge, CRAM.challenge], "an account without a clear text costs one too"
     assert equalizer.verify(b"example.com", CRAM_STORED, CRAM)
     assert equalizer._kinds == {}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from memory import ALIAS, JOE, Asking, ask, controls, home, module, settings, small, tables
+from disk import Asking
+from memory import ALIAS, JOE, ask, controls, home, module, settings, small, tables
 
 from cvm_qmail.answer import Answer, Facts, Recipient, Unavailable, Verdict
 from cvm_qmail.entry_points import load_programs
@@ -113,7 +114,7 @@ def test_what_users_cdb_does_not_have_the_password_file_may_have() -> None:
     assert ask(small(cdb={b"": b"-"}), "joe@example.org").user == b"joe"
 
 
-def test_a_bad_entry_of_users_cdb_is_not_passed_over() -> None:
+def test_a_bad_entry_of_users_cdb_is_not_skipped() -> None:
     memory = small(cdb={b"": b"-", b"!joe\0": b"joe", b"!": record("all")})
     assert why("joe@example.org", memory) == ("?", "cdb-record")
 
@@ -131,7 +132,7 @@ def test_uid_and_home_are_judged_before_any_file() -> None:
 
 @pytest.mark.parametrize("address", ["joe@example.org", "joe-bar@example.org", "joe-foo@example.org"])
 @pytest.mark.parametrize(("mode", "reason"), [(0o777, "home-writable"), (0o1755, "home-sticky")])
-def test_in_a_bad_home_nothing_can_be_told_of_any_address(address: str, mode: int, reason: str) -> None:
+def test_in_a_bad_home_nothing_can_be_determined_of_any_address(address: str, mode: int, reason: str) -> None:
     memory = small(homes={JOE.home: home(".qmail-foo", mode=0o40000 | mode)})
     assert why(address, memory) == ("?", reason)
 
@@ -263,10 +264,18 @@ def test_lines_that_cannot_be_read_matter_only_to_whom_they_may_concern(variable
     assert why("joe-x@example.org", memory, **variables)[0] == mark
 
 
+@pytest.mark.parametrize("mode", [0o100600, 0o100700], ids=["lookaside", "forward-only"])
+def test_lines_that_cannot_be_read_are_named_by_the_path_of_their_file(mode: int) -> None:
+    memory = small(homes={JOE.home: Home(0o40755, {b".qmail-x": DotQmail(mode, None)})})
+    with pytest.raises(Unavailable, match="dotqmail-unread") as error:
+        ask(memory, "joe-x@example.org", CVM_QMAIL_LOOKASIDE="x")
+    assert error.value.where == JOE.home + b"/.qmail-x"
+
+
 # -- delivery programs --------------------------------------------------------------------------------
 
 
-def test_a_program_is_told_what_qmail_local_has_in_hand() -> None:
+def test_a_program_gets_what_qmail_local_knows() -> None:
     seen: list[Delivery] = []
     ask(small(), "joe-List-X.y@Example.ORG", (seen.append,))
     (delivery,) = seen
@@ -286,7 +295,7 @@ def test_a_program_is_told_what_qmail_local_has_in_hand() -> None:
         ("List-X%v.example@hack.example", b"joe-List-X"),
     ],
 )
-def test_a_program_is_told_the_local_part_that_qmail_local_is_run_for(address: str, local: bytes) -> None:
+def test_a_program_gets_the_local_part_that_qmail_local_is_run_for(address: str, local: bytes) -> None:
     seen: list[Delivery] = []
     ask(
         small(controls=controls(percenthack=b"hack.example\n", virtualdomains=b"v.example:joe\n")),

@@ -117,7 +117,7 @@ def test_a_malformed_value_is_refused_by_name(name: str, value: str) -> None:
         of(**{name: value})
 
 
-def test_a_dry_run_is_for_look_ups_only() -> None:
+def test_a_dry_run_is_for_lookups_only() -> None:
     assert of(CVM_DRY_RUN="1", CVM_LOOKUP_SECRET="").dry_run
     with pytest.raises(BadSetting, match="CVM_DRY_RUN: found '1', expected CVM_LOOKUP_SECRET as well"):
         of(CVM_DRY_RUN="1")

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from hosts import Host, cdb_bytes, plain_host
 
+from cvm_qmail.settings import Settings
+from cvm_qmail.tables.door import Tables
 from cvm_qmail.tables.rights import Rights
+from cvm_vpopmail.accounts import Domain
 
 UID = 5089
 """vpopmail's, and its group's."""
@@ -88,10 +91,25 @@ def vpopmail_host(root: Path) -> VpopmailHost:
     return host
 
 
+def begun(host: VpopmailHost) -> Tables:
+    """Tables of a host, and a request that begins."""
+    tables = Tables(Settings.from_environment(host.environment))
+    tables.request()
+    return tables
+
+
+def example(host: VpopmailHost) -> Domain:
+    """Its domain."""
+    return Domain(b"example.com", UID, UID, os.fsencode(host.at("example.com")))
+
+
+OWNER = Rights(UID, UID)
+"""Of everything of vpopmail's."""
+
 SERVER = Rights(5077, 5078)
 """Somebody who owns nothing on these hosts."""
 
-KINDS = {"root": None, "the owner": Rights(UID, UID), "somebody by bits": SERVER}
+KINDS = {"root": None, "the owner": OWNER, "somebody by bits": SERVER}
 """Processes that look: one that may switch, one that need not, and one that can do neither."""
 
 

@@ -36,7 +36,7 @@ def unlisted(
     all_asked = [recipient(case) for case in system["cases"]]
     accepted = [asked for asked in all_asked if is_accepted(asked, lookup)]
     for asked in all_asked[::traced]:
-        is_told_alike(asked, settings, lookup, secrets)
+        is_explained_alike(asked, settings, lookup, secrets)
     found = surveyed(settings)
     for local, pattern, domain, wild in found.entries[:: 1 + len(found.entries) // SAMPLE]:
         assert lookup(Recipient(local + b"anything" * pattern, b"some" * wild + domain)).verdict is Verdict.ACCEPTED
@@ -53,7 +53,7 @@ def is_accepted(asked: Recipient, lookup: Lookup) -> bool:
         return False
 
 
-def is_told_alike(asked: Recipient, settings: Settings, lookup: Lookup, secrets: Collection[str]) -> None:
+def is_explained_alike(asked: Recipient, settings: Settings, lookup: Lookup, secrets: Collection[str]) -> None:
     """The trace says what the server says, without a secret."""
     report = full(capture.look_up(asked, settings, with_plugin), "cvm-qmail")
     try:
@@ -62,8 +62,8 @@ def is_told_alike(asked: Recipient, settings: Settings, lookup: Lookup, secrets:
     except Unavailable as error:
         expected = ("temporary failure", error.reason)
     assert (report["verdict"], report["reason"]) == expected, asked
-    told = json.dumps(report)
-    assert not [secret for secret in secrets if secret in told]
+    said = json.dumps(report)
+    assert not [secret for secret in secrets if secret in said]
 
 
 def with_plugin(tables: Tables, settings: Settings) -> Module:

@@ -24,6 +24,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -143,12 +144,16 @@ static void on_signal(int number) {
     finish(TEMPORARY);
 }
 
+static struct iovec part(const char *text) {
+    struct iovec part = {(void *)text, strlen(text)};
+    return part;
+}
+
+/* Reports `what`, with a cause unless it is empty. */
 static _Noreturn void fault(const char *what, const char *why) {
-    if (hears_log) {
-        if (write(2, "cvm-rcptcheck: ", 15) < 0 || write(2, what, strlen(what)) < 0 || write(2, why, strlen(why)) < 0 ||
-            write(2, "\n", 1) < 0) {
-            /* the outcome tells what matters */
-        }
+    struct iovec parts[] = {part("cvm-rcptcheck: "), part(what), part(*why ? ": " : ""), part(why), part("\n")};
+    if (hears_log && writev(2, parts, sizeof parts / sizeof *parts) < 0) {
+        /* the exit status is enough */
     }
     finish(TEMPORARY);
 }
@@ -159,7 +164,7 @@ static long long deadline;
 
 static long long now(void) {
     struct timespec t;
-    if (clock_gettime(CLOCK_MONOTONIC, &t)) fault("clock_gettime: ", strerror(errno));
+    if (clock_gettime(CLOCK_MONOTONIC, &t)) fault("clock_gettime", strerror(errno));
     return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
@@ -173,7 +178,7 @@ static int ready(int fd, short events, long long end) {
         p.fd = fd, p.events = events, p.revents = 0;
         n = poll(&p, 1, left > 3600000 ? 3600000 : (int)left);
         if (n > 0) return 1;
-        if (n < 0 && errno != EINTR) fault("poll: ", strerror(errno));
+        if (n < 0 && errno != EINTR) fault("poll", strerror(errno));
     }
 }
 
@@ -202,7 +207,7 @@ static size_t read_more(int fd, size_t have, size_t limit, int *over) {
         need(fd, POLLIN);
         n = read(fd, input + have, limit - have);
         if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-        if (n < 0) fault("read: ", strerror(errno));
+        if (n < 0) fault("read", strerror(errno));
         *over = n == 0;
         return have + (size_t)n;
     }
@@ -214,7 +219,7 @@ static void send_all(int fd, const unsigned char *at, size_t size) {
         need(fd, POLLOUT);
         n = send(fd, at, size, MSG_NOSIGNAL);
         if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-        if (n < 0) fault("send: ", strerror(errno));
+        if (n < 0) fault("send", strerror(errno));
         at += n, size -= (size_t)n;
     }
 }
@@ -222,8 +227,8 @@ static void send_all(int fd, const unsigned char *at, size_t size) {
 static int connect_unix(const char *path) {
     struct sockaddr_un address;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) fault("socket: ", strerror(errno));
-    if (!*path || strlen(path) >= sizeof address.sun_path) fault("not the path of a socket: ", path);
+    if (fd < 0) fault("socket", strerror(errno));
+    if (!*path || strlen(path) >= sizeof address.sun_path) fault("not the path of a socket", path);
     memset(&address, 0, sizeof address);
     address.sun_family = AF_UNIX;
     memcpy(address.sun_path, path, strlen(path));
@@ -250,7 +255,7 @@ static struct bytes recipient(void) {
         return found;
     }
     if (fcntl(3, F_GETFL) < 0)
-        fault("no mail server is known that calls so: RECIPIENT and SMTPRCPTTO are not set; descriptor 3: ",
+        fault("no mail server is known that calls so: RECIPIENT and SMTPRCPTTO are not set; descriptor 3",
               strerror(errno));
     while (!memchr(input, 0, have)) {
         if (over || have == INPUT_LIMIT) fault("descriptor 3: expected an address that ends with a zero byte", "");
@@ -283,7 +288,7 @@ static void pack_request(struct bytes address, size_t nonce) {
     packed = 0;
     packet[packed++] = 2;
     packet[packed++] = (unsigned char)nonce;
-    if (nonce && getrandom(packet + packed, nonce, 0) != (ssize_t)nonce) fault("getrandom: ", strerror(errno));
+    if (nonce && getrandom(packet + packed, nonce, 0) != (ssize_t)nonce) fault("getrandom", strerror(errno));
     packed += nonce;
     pack(1, address.at, account);
     if (at) pack(2, at + 1, address.size - account - 1);
@@ -296,7 +301,7 @@ static size_t ask_unix(const char *path) {
     int fd = connect_unix(path), over = 0;
     size_t have = 0;
     send_all(fd, packet, packed);
-    if (shutdown(fd, SHUT_WR)) fault("shutdown: ", strerror(errno));
+    if (shutdown(fd, SHUT_WR)) fault("shutdown", strerror(errno));
     while (!over && have <= PACKET_LIMIT) have = read_more(fd, have, PACKET_LIMIT + 1, &over);
     return have;
 }
@@ -313,9 +318,9 @@ static int connect_udp(const char *place) {
     memset(&hints, 0, sizeof hints);
     hints.ai_socktype = SOCK_DGRAM;
     error = getaddrinfo(host, colon + 1, &hints, &found);
-    if (error) fault("CVM_LOOKUP: ", gai_strerror(error));
+    if (error) fault("CVM_LOOKUP", gai_strerror(error));
     fd = socket(found->ai_family, found->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, found->ai_protocol);
-    if (fd < 0 || connect(fd, found->ai_addr, found->ai_addrlen)) fault("CVM_LOOKUP: ", strerror(errno));
+    if (fd < 0 || connect(fd, found->ai_addr, found->ai_addrlen)) fault("CVM_LOOKUP", strerror(errno));
     freeaddrinfo(found);
     return fd;
 }
@@ -326,11 +331,11 @@ static size_t ask_udp(const char *place) {
     for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
         long long end = now() + tries[i];
         if (end > deadline) end = deadline;
-        if (send(fd, packet, packed, MSG_NOSIGNAL) < 0) fault("send: ", strerror(errno));
+        if (send(fd, packet, packed, MSG_NOSIGNAL) < 0) fault("send", strerror(errno));
         while (ready(fd, POLLIN, end)) {
             ssize_t n = recv(fd, input, PACKET_LIMIT + 1, 0);
             if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-            if (n < 0) fault("recv: ", strerror(errno));
+            if (n < 0) fault("recv", strerror(errno));
             if (n >= 2 + NONCE && !memcmp(input + 1, packet + 1, 1 + NONCE)) return (size_t)n; /* else an old one */
         }
         if (now() >= deadline) break;
@@ -394,7 +399,7 @@ static enum outcome ask_module(const char *module, struct bytes address) {
         pack_request(address, NONCE);
         return judge(ask_udp(module + 8), NONCE);
     }
-    fault("CVM_LOOKUP: expected cvm-local:PATH or cvm-udp:HOST:PORT, found ", module);
+    fault("CVM_LOOKUP: expected cvm-local:PATH or cvm-udp:HOST:PORT, found", module);
 }
 
 /* The gateway's policy listener ------------------------------------------------------------------------------------ */
@@ -450,7 +455,7 @@ static enum outcome ask_gateway(const char *gateway, struct bytes address) {
     unsigned char *end;
     size_t have = 0;
     int fd, over = 0;
-    if (strncmp(gateway, "unix:", 5)) fault("CVM_GATEWAY: expected unix:PATH, found ", gateway);
+    if (strncmp(gateway, "unix:", 5)) fault("CVM_GATEWAY: expected unix:PATH, found", gateway);
     if (memchr(address.at, '\n', address.size)) fault("an address with a newline in it cannot be asked for", "");
     fd = connect_unix(gateway + 5);
     send_all(fd, (const unsigned char *)start, sizeof start - 1);

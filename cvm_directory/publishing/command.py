@@ -16,7 +16,7 @@ from cvm_directory.publishing.publisher import Counts, Policy, Publisher, Refuse
 from cvm_directory.publishing.schema import schema
 from cvm_directory.settings import DirectorySettings
 from cvm_qmail.cvmctl.host import files
-from cvm_qmail.cvmctl.host.sandbox import apart
+from cvm_qmail.cvmctl.host.child import in_child
 from cvm_qmail.cvmctl.listing import exact
 from cvm_qmail.cvmctl.listing.formats import notation
 from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure, line, text, warn
@@ -112,7 +112,7 @@ def _addresses(
 
 
 def _verdict(settings: Settings, local: bytes, domain: bytes) -> str:
-    return apart(settings, lambda guard: single.verdict(settings, local, domain, guard))
+    return in_child(settings, lambda guard: single.verdict(settings, local, domain, guard))
 
 
 def _domains(settings: Settings, database: DirectoryDatabase, policy: Policy, domains: list[bytes]) -> list[Refused]:
@@ -123,7 +123,7 @@ def _domains(settings: Settings, database: DirectoryDatabase, policy: Policy, do
     with tempfile.TemporaryDirectory(prefix="cvmctl-publish-", ignore_cleanup_errors=True) as directory:
         try:
             began = time.monotonic()
-            found = apart(settings, lambda guard: exact.survey(settings, directory, domains, guard))
+            found = in_child(settings, lambda guard: exact.survey(settings, directory, domains, guard))
             _warn_of_unknown(found)
             listed = time.monotonic()
             publication = Publication(found.path)

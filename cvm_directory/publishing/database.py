@@ -65,7 +65,7 @@ class DirectoryDatabase:
         except BaseException as error:
             self._roll_back()
             if isinstance(error, self._client.errors):
-                raise trouble(error, self.name) from None
+                raise unavailable(error, self.name) from None
             raise
 
     def take_back(self) -> None:
@@ -202,7 +202,7 @@ def _places(values: Sequence[object]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
-def trouble(error: Exception, where: str) -> Unavailable:
+def unavailable(error: Exception, where: str) -> Unavailable:
     """An exception of a driver as ours."""
     text = " ".join(str(error.args[-1] if error.args else error).split()) or type(error).__name__
     return Unavailable("database-error", text, where.encode("utf-8", "surrogateescape"))
@@ -220,7 +220,7 @@ def connected(tables: Tables, own: DirectorySettings) -> DirectoryDatabase:
         try:
             database = DirectoryDatabase(client.open(server, terms), client, name)
         except client.errors as error:
-            last = trouble(error, name)
+            last = unavailable(error, name)
             continue
         except DatabaseError as error:
             last = Unavailable(error.reason, error.detail, name.encode("utf-8", "surrogateescape"))

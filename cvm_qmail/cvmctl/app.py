@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
+from cvm_qmail.exits import TEMPORARY
 from cvm_qmail.process.inherited import hold_standard_descriptors, reset_signals
 
 
 def main() -> int:
     """The command `cvmctl`."""
-    try:
-        import click  # noqa: F401  whether it is there
-        import rich  # noqa: F401  whether it is there
-    except ImportError as missing:
-        print(
-            f"cvmctl needs the package {missing.name or 'click'}: install it with  pip install 'cvm-qmail[tool]'",
-            file=sys.stderr,
-        )
-        return 111
+    missing = [name for name in ("click", "rich") if find_spec(name) is None]
+    if missing:
+        print(f"cvmctl needs the package {missing[0]}: install it with  pip install 'cvm-qmail[tool]'", file=sys.stderr)
+        return TEMPORARY
 
     hold_standard_descriptors()
     reset_signals()

@@ -16,7 +16,7 @@ import click
 
 from cvm_qmail.cvmctl.ui import output
 from cvm_qmail.cvmctl.ui.arguments import read
-from cvm_qmail.cvmctl.ui.output import PERMANENT, SOME, TEMPORARY, Failure, text
+from cvm_qmail.cvmctl.ui.output import PERMANENT, SOME, TEMPORARY, Failure, counted, text
 from cvm_qmail.protocols.cvm.packets import Code, Credential
 
 try:
@@ -129,13 +129,9 @@ def _value(part: Part) -> str:
     return "" if part.name == "end" else text(part.data)
 
 
-def _counted(count: int) -> str:
-    return f"{count} byte{'' if count == 1 else 's'}"
-
-
 def _print(data: bytes, taken: Taken) -> None:
     request, version, walk = taken
-    output.line(f"{'request' if request else 'response'}, version {version}, {_counted(len(data))}", "title")
+    output.line(f"{'request' if request else 'response'}, version {version}, {counted(len(data), 'byte')}", "title")
     rows = []
     for part in walk.parts:
         length = "" if part.name in ("version", "code", "end") else str(len(part.data))
@@ -145,7 +141,7 @@ def _print(data: bytes, taken: Taken) -> None:
     if walk.damage is not None:
         offset, what = walk.damage
         output.line(
-            f"damaged at offset {offset}: {what} ({_counted(len(data) - offset)} from there on not shown)", "no"
+            f"damaged at offset {offset}: {what} ({counted(len(data) - offset, 'byte')} from there on not shown)", "no"
         )
 
 

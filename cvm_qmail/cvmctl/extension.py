@@ -21,7 +21,8 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Tables
 
 if TYPE_CHECKING:
-    from cvm_qmail.cvmctl.lint.context import Finding, LintContext
+    from cvm_qmail.cvmctl.host.findings import Finding
+    from cvm_qmail.cvmctl.lint.context import LintContext
     from cvm_qmail.cvmctl.listing.entries import Candidate
     from cvm_qmail.cvmctl.trace.capture import Case
 

@@ -7,58 +7,22 @@ Source: fastforward(1), setforward(1), newaliases(1), dot-forward(1), dot-qmail(
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
-from cvm_qmail.answer import Recipient, Unavailable, Verdict
+from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.extension import Extension
 from cvm_qmail.cvmctl.host import files
-from cvm_qmail.cvmctl.host.verdicts import or_none
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext, Visited
-from cvm_qmail.cvmctl.lint.homes import instructions
+from cvm_qmail.cvmctl.host.program_lines import make, newer_text, table_of, words_of
+from cvm_qmail.cvmctl.lint import programs as lint_programs
 from cvm_qmail.cvmctl.listing.entries import Candidate
 from cvm_qmail.cvmctl.trace.capture import Case
 from cvm_qmail.cvmctl.ui.output import text
 from cvm_qmail.programs.options import BadUsage, options, switched_on
-from cvm_qmail.programs.plugins import USUAL
-from cvm_qmail.rules import dotqmail, program_line
+from cvm_qmail.rules import dotqmail
 from cvm_qmail.rules.users import User
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Rights, Tables
-
-SHELL = frozenset({b"exit", b":", b"true", b"false", b"test", b"[", b"echo", b"printf", b"cd", b"umask", b"read"})
-"""Commands of the shell itself."""
-
-SEARCHED = (b"/usr/local/bin", b"/usr/bin", b"/bin")
-"""Where a program without a path is found, in addition to QMAIL_ROOT/bin, as qmail is usually started."""
-
-ELSEWHERE = (*(directory for directory in USUAL if directory not in SEARCHED), b"/usr/local/sbin", b"/sbin")
-
-_NAMES = (b"USER", b"HOME", b"LOCAL", b"EXT", b"HOST", b"RECIPIENT", b"DEFAULT")
-_AS_WRITTEN = {name: b"$" + name for name in _NAMES}
-
-
-def words_of(command: bytes, home: bytes | None = None) -> Sequence[bytes]:
-    """The program of a simple command with its arguments, variables as they are written; empty for any other."""
-    variables = _AS_WRITTEN if home is None else {**_AS_WRITTEN, b"HOME": home}
-    understood = program_line.simple(command, variables)
-    return () if understood is None else understood.words
-
-
-def table_of(command: bytes, user: User) -> tuple[bytes, bytes] | None:
-    """The options and the path of the table, if a command runs fastforward."""
-    words = words_of(command, user.home)
-    if not words or words[0].rpartition(b"/")[2] != b"fastforward":
-        return None
-    try:
-        given, rest = options(words[1:], b"nNpPdD")
-    except BadUsage:
-        return None
-    if not rest or b"$" in rest[0]:
-        return None
-    return given, rest[0] if rest[0].startswith(b"/") else b"%s/%s" % (user.home, rest[0].removeprefix(b"./"))
-
 
 # -- its questions --------------------------------------------------------------------------------------
 
@@ -168,7 +132,7 @@ def _targets(tables: Tables, user: User, own: bytes, found: list[tuple[bytes, by
 def _no_target(case: Case) -> Iterator[str]:
     table = case.outcome.where
     yield from _stale(case.tables, table)
-    yield f"if the address should exist: add it to the source file of {text(table)}, and {_make(table)}"
+    yield f"if the address should exist: add it to the source file of {text(table)}, and {make(table)}"
 
 
 def _nobody(case: Case) -> Iterator[str]:
@@ -183,178 +147,13 @@ def _rejected(case: Case) -> str:
 def _remake(case: Case) -> Iterator[str]:
     table = case.outcome.where
     if case.outcome.reason == "no-table" or any(note.table == text(table) for note in case.notes):
-        yield _make(table)
-
-
-def _make(table: bytes) -> str:
-    if table.endswith(b"/etc/aliases.cdb"):
-        return "run newaliases"
-    return f"run setforward {text(table)} {text(table)}.tmp with the source file as its input"
+        yield make(table)
 
 
 def _stale(tables: Tables, table: bytes) -> Iterator[str]:
-    source = _newer_text(tables, table, None)
+    source = newer_text(tables, table, None)
     if source is not None:
-        yield f"{text(source)} is newer than {text(table)}: {_make(table)}"
-
-
-def _newer_text(tables: Tables, table: bytes, rights: Rights | None) -> bytes | None:
-    """The text beside a table, if it has changed after the table was made."""
-    made = or_none(partial(tables.status, table, rights))
-    stem = table.removesuffix(b".cdb")
-    for source in (stem, stem + b".fwd", stem + b".txt"):
-        status = or_none(partial(tables.status, source, rights)) if source != table else None
-        if made is not None and status is not None and status.mtime > made.mtime:
-            return source
-    return None
-
-
-# -- its mistakes ---------------------------------------------------------------------------------------
-
-
-def _lines(context: LintContext) -> Iterator[tuple[Visited, bytes, int, bytes]]:
-    """The instructions of the .qmail files that count: whose, path, number, line."""
-    for home, visited in context.visited.items():
-        for name, file in visited.files.items():
-            for at, line in instructions(file.content or b""):
-                yield visited, b"%s/%s" % (home, name), at, line
-
-
-def _commands(context: LintContext) -> Iterator[tuple[Visited, bytes, int, bytes]]:
-    """The commands of their program lines."""
-    for visited, path, at, line in _lines(context):
-        if line.startswith(b"|"):
-            yield visited, path, at, line[1:]
-        elif line.startswith(b"?") and context.settings.branch:
-            yield visited, path, at, b" ".join(line.split(None, 1)[1:])
-
-
-def tables(context: LintContext) -> Iterator[Finding]:
-    """Tables of fastforward that are missing, damaged, closed to their user, or older than their text."""
-    for visited, path, at, command in _commands(context):
-        found = table_of(command, visited.user)
-        if found is not None:
-            yield from _table(context, visited.user, path, at, found[1])
-
-
-def _table(context: LintContext, user: User, path: bytes, at: int, table: bytes) -> Iterator[Finding]:
-    rights = Rights(user.uid, user.gid)
-    waits = "mail for its addresses waits in the queue"
-    try:
-        data = context.tables.file(table, rights)
-        if data is not None:
-            for _ in files.cdb_records(data, table):
-                pass
-    except Unavailable as error:
-        if context.blind(error):
-            context.failures.append(error)
-        elif error.reason == "cdb-damaged":
-            yield Finding("table-damaged", table, None, f"damaged: {error.detail}", waits, _make(table))
-        else:
-            what = f"uid {user.uid} may not read {text(table)}: {error.detail}"
-            yield Finding("table-unreadable", path, at, what, waits, f"let uid {user.uid} read it")
-        return
-    if data is None:
-        yield Finding("table-missing", path, at, f"{text(table)} does not exist", waits, _make(table))
-        return
-    source = _newer_text(context.tables, table, rights)
-    if source is not None:
-        what = f"older than {text(source)}"
-        yield Finding("table-stale", table, None, what, "what was changed there does not count yet", _make(table))
-
-
-def targets(context: LintContext) -> Iterator[Finding]:
-    """Targets of tables that forward to local addresses that do not exist, and to no others."""
-    rejected: dict[bytes, bool] = {}
-    seen: set[bytes] = set()
-    for visited, _, _, command in _commands(context):
-        found = table_of(command, visited.user)
-        if found is None or found[1] in seen:
-            continue
-        seen.add(found[1])
-        rights = Rights(visited.user.uid, visited.user.gid)
-        data = or_none(partial(context.tables.file, found[1], rights))
-        records = or_none(partial(_records, data or b"", found[1])) or {}
-        for key, value in records.items():
-            commands = [one for one in value.split(b"\0")[:-1] if one]
-            if not key.startswith(b":") or not commands or any(not one.startswith(b"&") for one in commands):
-                continue
-            addresses = [one[1:] for one in commands]
-            if any(b":" + address.lower() in records for address in addresses):
-                continue  # a target again
-            if all(_is_rejected(context, address, rejected) for address in addresses):
-                what = f"target {text(key[1:])} forwards to {', '.join(map(text, addresses))}, which would be rejected"
-                remedy = "correct the text of the table, and " + _make(found[1])
-                yield Finding("target-to-nobody", found[1], None, what, "its mail bounces", remedy)
-
-
-def _records(data: bytes, path: bytes) -> dict[bytes, bytes]:
-    """Raises `Unavailable` for a damaged table."""
-    return dict(files.cdb_records(data, path))
-
-
-def _is_rejected(context: LintContext, address: bytes, known: dict[bytes, bool]) -> bool:
-    """Whether the server would reject an address that mail is forwarded to."""
-    if address not in known:
-        local, at, domain = address.rpartition(b"@")
-        answer = context.answer(Recipient(local, domain) if at else Recipient(address, None))
-        known[address] = answer is not None and answer.verdict is Verdict.REJECTED
-    return known[address]
-
-
-def missing_programs(context: LintContext) -> Iterator[Finding]:
-    """Programs that do not exist, or not where qmail would find them."""
-    searched = (context.settings.qmail_root + b"/bin", *SEARCHED)
-    for visited, path, at, command in _commands(context):
-        found = words_of(command, visited.user.home)
-        if not found or b"$" in found[0] or found[0] in SHELL or not found[0]:
-            continue
-        program, rights = found[0], Rights(visited.user.uid, visited.user.gid)
-        there = partial(_exists, context, rights)
-        if b"/" in program:
-            place = program if program.startswith(b"/") else b"%s/%s" % (visited.user.home, program)
-            if not there(place):
-                what = f"{text(program)} does not exist"
-                yield Finding("program-missing", path, at, what, "mail for its addresses waits", "correct the path")
-        elif not any(there(b"%s/%s" % (directory, program)) for directory in searched):
-            other = next((d for d in ELSEWHERE if there(b"%s/%s" % (d, program))), None)
-            what = f"{text(program)} is in no directory where qmail would find it"
-            remedy = f"write {text(other)}/{text(program)}" if other else "install it, or write its path"
-            yield Finding("program-missing", path, at, what, "mail for its addresses waits", remedy)
-
-
-def _exists(context: LintContext, rights: Rights, path: bytes) -> bool:
-    """Whether a program is there, as far as that can be known."""
-    try:
-        return context.tables.status(path, rights) is not None
-    except Unavailable:
-        return True
-
-
-def labels(context: LintContext) -> Iterator[Finding]:
-    """Labels that lead nowhere; lines of qmail-branch on a host without the setting."""
-    seen: dict[bytes, list[tuple[int, bytes]]] = {}
-    for _, path, at, line in _lines(context):
-        if line[:1] in (b"?", b":"):
-            seen.setdefault(path, []).append((at, line))
-    for path, lines in seen.items():
-        if not context.settings.branch:
-            what = f"{text(lines[0][1].split()[0])} is a forward to an odd address"
-            remedy = "set CVM_QMAIL_BRANCH=1 if qmail-local has the qmail-branch patch, else remove the line"
-            yield Finding("branch-off", path, lines[0][0], what, "a copy of the mail bounces", remedy)
-            continue
-        for number, (at, line) in enumerate(lines):
-            label = _label(line)
-            if line.startswith(b"?") and not any(
-                later.startswith(b":") and _label(later) == label for _, later in lines[number + 1 :]
-            ):
-                what = f"no line :{text(label)} follows"
-                consequence = "with exit status 99 all other lines are skipped"
-                yield Finding("label-missing", path, at, what, consequence, f"add :{text(label)} further down")
-
-
-def _label(line: bytes) -> bytes:
-    return line[1:].replace(b"\t", b" ").partition(b" ")[0]
+        yield f"{text(source)} is newer than {text(table)}: {make(table)}"
 
 
 extension = Extension(
@@ -367,6 +166,6 @@ extension = Extension(
         "no-table": _remake,
         "cdb-damaged": _remake,
     },
-    rules=(tables, targets, missing_programs, labels),
+    rules=lint_programs.RULES,
 )
 """The entry point."""

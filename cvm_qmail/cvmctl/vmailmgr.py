@@ -12,10 +12,11 @@ from typing import Any
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.extension import Extension
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext
+from cvm_qmail.cvmctl.host.findings import Finding
+from cvm_qmail.cvmctl.host.program_lines import words_of
+from cvm_qmail.cvmctl.lint.context import LintContext
 from cvm_qmail.cvmctl.lint.homes import instructions
 from cvm_qmail.cvmctl.listing.entries import Candidate
-from cvm_qmail.cvmctl.programs import words_of
 from cvm_qmail.cvmctl.trace.capture import Case
 from cvm_qmail.cvmctl.ui.output import text
 from cvm_qmail.programs.vmailmgr import PASSWORD_FILE

@@ -19,6 +19,9 @@ from cvm_qmail.protocols.cvm.lookup import NoAnswer, TooLong
 from cvm_qmail.protocols.result import Result
 from cvm_qmail.reasons import Outcome
 
+PROBE = Recipient(b"", None)
+"""The question whether a module works: an empty address, to which any answer will do."""
+
 Done = Callable[[Result], None]
 """Takes the result of a question."""
 

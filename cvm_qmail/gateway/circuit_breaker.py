@@ -10,7 +10,7 @@ import asyncio
 from functools import partial
 
 from cvm_qmail.answer import Recipient
-from cvm_qmail.gateway.backend import Backend, Done
+from cvm_qmail.gateway.backend import PROBE, Backend, Done
 from cvm_qmail.protocols.result import Result
 from cvm_qmail.reasons import Outcome
 
@@ -22,9 +22,6 @@ PROBE_EVERY = 1.0
 
 PROBE_LIMIT = 2.0
 """Seconds for the answer to a probe."""
-
-PROBE = Recipient(b"", None)
-"""An address that does not exist: any answer shows that the module works."""
 
 
 class Guarded:

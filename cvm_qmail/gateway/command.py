@@ -100,7 +100,7 @@ def _run(arguments: list[str]) -> int:
         _check_reach(bound, settings)
         log = Log(1, "text", time.monotonic, lambda _: 0)
         asyncio.run(_serve(settings, bound, log, routed))
-    except Failure:
+    except BaseException:
         for made in bound:
             made.remove()
         raise
@@ -110,21 +110,26 @@ def _run(arguments: list[str]) -> int:
 
 
 def _options(arguments: list[str]) -> Options:
-    """Raises `Failure`."""
+    """The options may stand before or after the listeners.  Raises `Failure`."""
     takeover, routes = False, None
-    left = list(arguments)
-    while left and left[0].startswith("--"):
-        option = left.pop(0)
-        if option == "--takeover":
+    listeners = []
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--takeover":
             takeover = True
-        elif option == "--routes" and left:
-            routes = left.pop(0)
+        elif argument == "--routes":
+            routes = next(left, None)
+            if routes is None:
+                raise _wrong_usage("--routes: expected a FILE")
+        elif argument.startswith("-"):
+            raise _wrong_usage(f"{argument}: no such option, or not together with others")
         else:
-            raise Failure(f"wrong usage: {escape_text(option)}\n{USAGE}", USAGE_ERROR)
-    if "--takeover" in left:  # the option was allowed after the listeners, too
-        takeover = True
-        left = [argument for argument in left if argument != "--takeover"]
-    return Options(takeover, routes, left)
+            listeners.append(argument)
+    return Options(takeover, routes, listeners)
+
+
+def _wrong_usage(what: str) -> Failure:
+    return Failure(f"wrong usage: {escape_text(what)}\n{USAGE.rstrip()}", USAGE_ERROR)
 
 
 def _routed(path: str | None, settings: Settings) -> Routed | None:
@@ -146,13 +151,13 @@ def _routed(path: str | None, settings: Settings) -> Routed | None:
 
 def _listeners(names: list[str]) -> list[Listener]:
     if not names:
-        raise Failure(f"wrong usage: expected at least one LISTENER\n{USAGE}", USAGE_ERROR)
+        raise _wrong_usage("expected at least one LISTENER")
     try:
         listeners = [parse(name) for name in names]
     except ValueError as error:
-        raise Failure(f"wrong usage: {escape_text(str(error))}\n{USAGE}", USAGE_ERROR) from None
+        raise _wrong_usage(str(error)) from None
     if len(set(names)) < len(names):
-        raise Failure(f"wrong usage: the same listener is named twice\n{USAGE}", USAGE_ERROR)
+        raise _wrong_usage("the same listener is named twice")
     spoken = {listener.protocol for listener in listeners}
     if spoken & {"http", "deliverable"} and find_spec("h11") is None:
         raise Failure("http and deliverable need the package h11: pip install 'cvm-qmail[gateway]'", PERMANENT)

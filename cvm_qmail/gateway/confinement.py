@@ -18,7 +18,7 @@ from cvm_qmail.gateway.settings import Settings
 from cvm_qmail.gateway.sockets import Bound
 from cvm_qmail.process import landlock, policies, sandbox
 from cvm_qmail.process.landlock import Rule
-from cvm_qmail.process.policies import EVERYTHING, Network
+from cvm_qmail.process.network import EVERYTHING, Network
 from cvm_qmail.transports.datagram import split
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/run", "/dev", "/proc")

@@ -73,8 +73,7 @@ class Local:
             return
         else:
             self._turns.watch(connection.fileno(), partial(self._receive, exchange))
-        if self._timer is None or exchange.end < self._timer.when():
-            self._set_timer(exchange.end)
+        self._set_timer(exchange.end)
 
     def _receive(self, exchange: _Exchange) -> None:
         try:
@@ -96,6 +95,8 @@ class Local:
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
+            if self._timer.when() <= when:
+                return
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._end_those_in_time)
 

@@ -47,12 +47,6 @@ class ProbeCounts:
         """The address of the question does not exist."""
         if self._limit is None or (who := prober_of(question)) is None:
             return
-        self.count(who, hash(question.recipient.address.lower()))
-
-    def count(self, who: bytes, address: int) -> None:
-        """`who` asked about an address, identified by its hash, that does not exist."""
-        if self._limit is None:
-            return
         now = self._clock()
         prober = self._probers.pop(who, None)
         if prober is None or prober.until <= now:
@@ -61,7 +55,7 @@ class ProbeCounts:
         if len(self._probers) > KEPT:
             self._probers.popitem(last=False)
         if not self._over(prober):
-            prober.missing.add(address)
+            prober.missing.add(hash(question.recipient.address.lower()))
             if self._over(prober):
                 prober.until = now + self._limit.seconds
 

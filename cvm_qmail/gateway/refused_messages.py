@@ -1,6 +1,7 @@
 """Messages with a recipient that does not exist, whose recipients were all accepted (CVM_GATEWAY_DENY_ALL).
 
-Invariants: bounded; a message is forgotten after it was asked about, or when it is too old.
+Invariants: bounded; a message is forgotten when it is too old, not when it was asked about: a mail server may ask at
+DATA and again at its end.
 
 Source: QMAILRRTDENYALL of notqmail's rejectutils; VERIFY=DEFER of qmail-verify.
 """

@@ -6,15 +6,13 @@ accepted, so an address that is out of scope, or that could not be looked up, is
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
 
-from cvm_qmail.answer import Recipient
 from cvm_qmail.escape import escape, is_odd
 from cvm_qmail.exits import describe_exception
-from cvm_qmail.gateway.backend import Answers, Done
+from cvm_qmail.gateway.backend import PROBE, Answers, Done
 from cvm_qmail.gateway.probe_limit import ProbeCounts, prober_of
 from cvm_qmail.gateway.refused_messages import RefusedMessages
 from cvm_qmail.gateway.settings import Settings
@@ -65,22 +63,12 @@ class Service:
         self.probes = ProbeCounts(settings.probe_limit, time.monotonic)
         self.refused = RefusedMessages(time.monotonic)
         self.statistics = Statistics()
-        self.connections: Callable[[], int] = int
+        self.connections: Callable[[], int] = lambda: 0
+        """The number of clients, which the server knows."""
 
     async def answer(self, question: Question, listener: str) -> Result:
-        """The same as `ask`, for who can wait."""
-        return await self._awaited(lambda done: self.ask(question, listener, done))
-
-    async def _awaited(self, ask: Callable[[Done], None]) -> Result:
-        waiting: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-        def done(result: Result) -> None:
-            if not waiting.done():  # else nobody waits any more
-                waiting.set_result(result)
-                self._turns.give_way()
-
-        ask(done)
-        return await waiting
+        """The same as `ask`, for coroutines."""
+        return await self._turns.value(partial(self.ask, question, listener))
 
     def ask(self, question: Question, listener: str, done: Done, limit: float = float("inf")) -> None:
         """Calls `done` with the result, at once or later, within `limit` seconds (and CVM_GATEWAY_TIMEOUT)."""
@@ -149,7 +137,7 @@ class Service:
     async def error(self) -> str:
         """Why no module answers; empty: one has answered within the last `HEALTHY` seconds."""
         if not self._backend.well(HEALTHY):
-            result = await self._awaited(partial(self._backend.ask, Recipient(b"", None), HEALTH_LIMIT))
+            result = await self._turns.value(partial(self._backend.ask, PROBE, HEALTH_LIMIT))
             if not self._backend.well(HEALTHY):
                 return result.reason or "backend-down"
         return ""

@@ -77,7 +77,11 @@ SETTINGS: dict[str, Setting[Any]] = {
         "milliseconds",
     ),
     "https_token": Setting(
-        "CVM_GATEWAY_HTTPS_TOKEN", "unset", _secret, "the bearer token for the gateways that routes name by https"
+        "CVM_GATEWAY_HTTPS_TOKEN",
+        "unset",
+        _secret,
+        "the bearer token for the gateways that routes name by https",
+        secret=True,
     ),
     "https_certificate": Setting(
         "CVM_GATEWAY_HTTPS_CERTIFICATE", "unset", _path, "a PEM file with the client certificate for them and its key"
@@ -139,7 +143,11 @@ SETTINGS: dict[str, Setting[Any]] = {
         "the answer of socketmap for an address that is out of scope: notfound, ok or temporary",
     ),
     "token": Setting(
-        "CVM_GATEWAY_TOKEN", "unset", _secret, "the bearer token that http listeners require from other hosts"
+        "CVM_GATEWAY_TOKEN",
+        "unset",
+        _secret,
+        "the bearer token that http listeners require from other hosts",
+        secret=True,
     ),
     "logged": Setting(
         "CVM_GATEWAY_LOG", "all", choice("all", "rejected", "none"), "requests that are logged: all, rejected or none"

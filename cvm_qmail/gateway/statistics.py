@@ -6,12 +6,15 @@ Bytes from clients are escaped here.  Everything that is shown is made from `Sta
 
 from __future__ import annotations
 
+import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cvm_qmail import __version__
 from cvm_qmail.escape import escape
+from cvm_qmail.process import sandbox
 from cvm_qmail.protocols.result import Result, word
 from cvm_qmail.reasons import Outcome
 
@@ -88,6 +91,8 @@ class Snapshot(NamedTuple):
     connections: int
     now: float
     """Seconds since 1970."""
+    process: dict[str, Any]
+    """The gateway's pid, and what it says of itself, as the processes of a server do (`observe.stats`)."""
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -108,6 +113,8 @@ class Snapshot(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """For json.dumps."""
         return {
+            "version": __version__,
+            "process": self.process,
             "started": self.started,
             "now": self.now,
             "outcomes": self.outcomes,
@@ -175,6 +182,7 @@ class Statistics:
             throttled=[(escape(who[:WHO_LIMIT]), left) for who, left in throttled],
             connections=connections,
             now=clock,
+            process={"pid": os.getpid(), "about": {"sandbox": sandbox.report()}},
         )
 
     def _second(self) -> list[float]:

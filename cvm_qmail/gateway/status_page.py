@@ -22,6 +22,7 @@ from cvm_qmail.gateway.markup import Markup, document, element, joined, style, v
 from cvm_qmail.gateway.quantities import NOTHING, clock, count, duration, milliseconds, percent, rate
 from cvm_qmail.gateway.statistics import Snapshot
 from cvm_qmail.gateway.status_tables import OUTCOMES, marked
+from cvm_qmail.process import sandbox
 from cvm_qmail.protocols.address import recipient
 from cvm_qmail.protocols.http import Response
 from cvm_qmail.protocols.question import Question
@@ -106,10 +107,14 @@ def _sections(snapshot: Snapshot, said: Said | None) -> Iterable[Markup]:
 
 def _header(snapshot: Snapshot, *, again: bool) -> Markup:
     facts = f"{__version__}, running for {duration(snapshot.now - snapshot.started)}; {clock(snapshot.now)}"
+    confined = sandbox.described(snapshot.process["about"]["sandbox"])
+    process = f"process {snapshot.process['pid']}, sandbox: {confined}"
     link = (
         element("a", "stop updating", href="/") if again else element("a", f"update every {EVERY} s", href="/?again=1")
     )
-    return element("header", element("h1", "cvm-gateway"), element("p", facts), element("p", link))
+    return element(
+        "header", element("h1", "cvm-gateway"), element("p", facts), element("p", process), element("p", link)
+    )
 
 
 def _figures(snapshot: Snapshot, drawn: list[Column]) -> Markup:

@@ -15,6 +15,9 @@ import asyncio
 import select
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 TURN = 0.002
 """Seconds that are served before asyncio's loop has its turn."""
@@ -62,6 +65,18 @@ class Turns:
     def give_way(self) -> None:
         """Gives asyncio's loop its turn as soon as the current events are served, because something is ready there."""
         self._way_given = True
+
+    async def value(self, ask: Callable[[Callable[[T], None]], object]) -> T:
+        """The value that `ask` passes to its callback, at once or later: for coroutines."""
+        waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(value: T) -> None:
+            if not waiting.done():  # else nobody waits any more
+                waiting.set_result(value)
+                self.give_way()
+
+        ask(done)
+        return await waiting
 
     def serve(self) -> None:
         """Serves ready descriptors, and those that become ready meanwhile."""

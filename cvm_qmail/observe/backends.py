@@ -26,10 +26,13 @@ from cvm_qmail.answer import TEMPORARY_FAILURE
 from cvm_qmail.tables.backends import BackendState
 
 ENTRIES = 8
+"""The number of entries in a column."""
+
 ENTRY = 256
+"""Bytes of an entry."""
 
 BYTES = ENTRIES * ENTRY
-"""The number of entries in a column."""
+"""Bytes of all entries in a column."""
 
 _CELLS = Struct("<5Q")
 _STATE, _SINCE, _SEEN, _ERROR, _FAILED = range(5)
@@ -134,8 +137,7 @@ def _latest(of_processes: Sequence[Backend]) -> Backend:
     failed, error = max((backend.failed, backend.error) for backend in of_processes)
     agree = [backend for backend in of_processes if backend.state is last.state]
     since = [backend.since for backend in agree]
-    if (
-        last.state is BackendState.UP and failed
-    ):  # a process that did not ask while it failed does not know of the failure
+    if last.state is BackendState.UP and failed:
+        # a process that did not ask while it failed does not know of the failure
         since = [moment for backend in agree for moment in (backend.since, backend.seen) if moment >= failed]
     return last._replace(since=min(since, default=last.since), error=error, failed=failed)

@@ -30,7 +30,6 @@ _LATENCIES = len(FIRST)
 _WORDS = len(FIRST) + len(BUCKETS) + 1
 _CELLS = {tuple(word.split("/")): _WORDS + at for at, word in enumerate(WORDS)}
 
-
 _BY_OUTCOME = {
     outcome: {word: at for (kind, word), at in _CELLS.items() if kind == outcome}
     for outcome in (*(verdict.word for verdict in Verdict), TEMPORARY_FAILURE)

@@ -6,10 +6,10 @@ client's log.
 
 from __future__ import annotations
 
-import sys
 import time
 
 from cvm_qmail.answer import Unavailable
+from cvm_qmail.exits import complain
 from cvm_qmail.observe.log import as_line
 from cvm_qmail.service.events import Event
 
@@ -20,7 +20,7 @@ class Failures:
     def request(self, event: Event) -> None:
         """Prints the line of `event` if it is one of these."""
         if isinstance(event.outcome, Unavailable) or event.outcome.detail:
-            print(as_line(event, time.monotonic() - event.began), file=sys.stderr, flush=True)
+            complain(as_line(event, time.monotonic() - event.began))
 
     def repeat(self, token: object, began: float) -> None:
         """Nothing is cached in command mode."""

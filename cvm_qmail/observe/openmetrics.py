@@ -90,51 +90,53 @@ def _plain(found: Iterable[str]) -> Iterator[str]:
 
 def lines(stats: Stats) -> Iterator[str]:
     """Its lines as OpenMetrics has them, without the last one."""
-    server = _label(address=stats.about.address)
-    yield from _head("cvm_build", "info", "What runs.")
-    labels = _label(program=stats.about.program, version=stats.about.version, address=stats.about.address)
-    yield f"cvm_build_info{{{labels}}} 1"
-    yield from _head("cvm_start_time_seconds", "gauge", "When the server started, in seconds since 1970.", "seconds")
+    server = labels(address=stats.about.address)
+    yield from head("cvm_build", "info", "What runs.")
+    build = labels(program=stats.about.program, version=stats.about.version, address=stats.about.address)
+    yield f"cvm_build_info{{{build}}} 1"
+    yield from head("cvm_start_time_seconds", "gauge", "When the server started, in seconds since 1970.", "seconds")
     yield f"cvm_start_time_seconds{{{server}}} {stats.about.started:.3f}"
-    yield from _head("cvm_seen_time_seconds", "gauge", "When its supervisor last updated the gauges.", "seconds")
+    yield from head("cvm_seen_time_seconds", "gauge", "When its supervisor last updated the gauges.", "seconds")
     yield f"cvm_seen_time_seconds{{{server}}} {stats.supervisor['seen']}"
-    yield from _head("cvm_requests", "counter", "Requests answered, by outcome and reason.")
+    yield from head("cvm_requests", "counter", "Requests answered, by outcome and reason.")
     for (outcome, reason), count in sorted(stats.requests.items()):
-        yield f"cvm_requests_total{{{server},{_label(outcome=outcome, reason=reason)}}} {count}"
-    yield from _head("cvm_cached", "counter", "Requests that were answered from the cache.")
+        yield f"cvm_requests_total{{{server},{labels(outcome=outcome, reason=reason)}}} {count}"
+    yield from head("cvm_cached", "counter", "Requests that were answered from the cache.")
     yield f"cvm_cached_total{{{server}}} {stats.repeats}"
-    yield from _head("cvm_request_seconds", "histogram", "Time from a request to its answer.", "seconds")
+    yield from head("cvm_request_seconds", "histogram", "Time from a request to its answer.", "seconds")
     total = 0
     for bound, count in zip((*BUCKETS, float("inf")), stats.latency, strict=True):
         total += count
         le = "+Inf" if bound == float("inf") else f"{bound:g}"
-        yield f"cvm_request_seconds_bucket{{{server},{_label(le=le)}}} {total}"
+        yield f"cvm_request_seconds_bucket{{{server},{labels(le=le)}}} {total}"
     yield f"cvm_request_seconds_count{{{server}}} {total}"
     yield f"cvm_request_seconds_sum{{{server}}} {stats.seconds:.6f}"
     for name, meaning in _COUNTERS.items():
-        yield from _head(f"cvm_worker_{name}", "counter", meaning)
+        yield from head(f"cvm_worker_{name}", "counter", meaning)
         yield f"cvm_worker_{name}_total{{{server}}} {stats.supervisor[name]}"
     for name, meaning in _GAUGES.items():
-        yield from _head(f"cvm_{name}", "gauge", meaning)
+        yield from head(f"cvm_{name}", "gauge", meaning)
         yield f"cvm_{name}{{{server}}} {stats.supervisor[name]}"
-    yield from _head("cvm_backend_up", "gauge", "1: the back end answered when it was asked last.")
+    yield from head("cvm_backend_up", "gauge", "1: the back end answered when it was asked last.")
     known = [backend for backend in stats.backends if backend.state is not BackendState.UNKNOWN]
     for backend in known:
-        yield f"cvm_backend_up{{{server},{_label(backend=backend.name)}}} {int(not backend.bad)}"
-    yield from _head("cvm_backend_seen_time_seconds", "gauge", "When that was, in seconds since 1970.", "seconds")
+        yield f"cvm_backend_up{{{server},{labels(backend=backend.name)}}} {int(not backend.bad)}"
+    yield from head("cvm_backend_seen_time_seconds", "gauge", "When that was, in seconds since 1970.", "seconds")
     for backend in known:
-        yield f"cvm_backend_seen_time_seconds{{{server},{_label(backend=backend.name)}}} {backend.seen:.3f}"
+        yield f"cvm_backend_seen_time_seconds{{{server},{labels(backend=backend.name)}}} {backend.seen:.3f}"
 
 
-def _head(name: str, kind: str, meaning: str, unit: str = "") -> Iterator[str]:
+def head(name: str, kind: str, meaning: str, unit: str = "") -> Iterator[str]:
+    """The lines that begin a family."""
     yield f"# TYPE {name} {kind}"
     if unit:
         yield f"# UNIT {name} {unit}"
     yield f"# HELP {name} {meaning}"
 
 
-def _label(**labels: str) -> str:
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
+def labels(**values: str) -> str:
+    """Labels with their values, as they stand between braces."""
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in values.items())
 
 
 def _escaped(value: str) -> str:

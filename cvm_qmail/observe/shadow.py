@@ -18,21 +18,23 @@ from __future__ import annotations
 
 import marshal
 import os
-import select
 import signal
 import socket
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from cvm_qmail.answer import DRY_RUN, Answer, Kind, Outcome, Recipient, Unavailable, Verdict
+from cvm_qmail.answer import Answer, Kind, Outcome, Recipient, Unavailable, Verdict
 from cvm_qmail.exits import describe_exception
+from cvm_qmail.observe.comparison import difference, without_dry_run
 from cvm_qmail.observe.log import Log
 from cvm_qmail.process import policies, sandbox
+from cvm_qmail.process.children import readable
 from cvm_qmail.process.landlock import READ_ALL
-from cvm_qmail.process.policies import Network
+from cvm_qmail.process.network import Network
 from cvm_qmail.protocols.cvm import client, packets
-from cvm_qmail.protocols.cvm.packets import Code, Credential, Fact
+from cvm_qmail.protocols.cvm.packets import Credential
 from cvm_qmail.service.events import NO_QUERY, Event, Query
 from cvm_qmail.settings import BadSetting
 from cvm_qmail.transports import datagram
@@ -55,15 +57,10 @@ SHUTDOWN_GRACE = 1.0
 NICENESS = 10
 """nice(2) value added: the process must not take the workers' processor time."""
 
-SHOWN = 80
-"""Characters of a fact in the log."""
-
 _FIELD_LIMIT = 4096
 """Bytes of a field of the log that are sent on: no line is longer."""
 
 _MESSAGE_LIMIT = 1 << 16
-_REJECTED = packets.Response(Code.PERMFAIL, b"", ((int(Fact.OUTOFSCOPE), b"0"),))
-"""A rejection, as it is without CVM_DRY_RUN."""
 
 
 class Asks(Protocol):
@@ -171,7 +168,7 @@ def follow(channel: socket.socket, asks: Asks, log: Log, clock: Callable[[], flo
     """Compares what comes from `channel` until nobody can send any more."""
     uncompared = Uncompared(log, clock)
     while True:
-        if not select.select([channel], [], [], uncompared.wait)[0]:
+        if not readable([channel.fileno()], uncompared.wait):
             uncompared.report()
             continue
         message = channel.recv(_MESSAGE_LIMIT)
@@ -204,44 +201,6 @@ def question(packet: bytes, *, looks_up: bool) -> bytes:
     return packets.pack_request(packets.Request(2, nonce, {**given, Credential.FROM_SHADOW: b""}))
 
 
-def without_dry_run(event: Event) -> packets.Response:
-    """This server's response, as it would be without CVM_DRY_RUN."""
-    ours = packets.parse_response(event.response, event.request[0])
-    ours = ours._replace(facts=tuple((number, value) for number, value in ours.facts if number != Fact.REASON))
-    return _REJECTED._replace(nonce=ours.nonce) if event.outcome.detail == DRY_RUN else ours
-
-
-def difference(ours: packets.Response, theirs: packets.Response) -> str:
-    """The differences in words; empty: none.  The order of facts does not matter."""
-    if ours.nonce != theirs.nonce:
-        return "there another nonce"
-    here, there = _by_name(ours.facts), _by_name(theirs.facts)
-    scope = Fact.OUTOFSCOPE.name
-    if (ours.code, here.get(scope)) != (theirs.code, there.get(scope)):
-        return f"here {_outcome(ours.code, here.get(scope))}, there {_outcome(theirs.code, there.get(scope))}"
-    names = [name for name in here | there if here.get(name) != there.get(name)]
-    return "; ".join(f"{name} here {_shown(here.get(name))}, there {_shown(there.get(name))}" for name in names)
-
-
-def _by_name(facts: Iterable[tuple[int, bytes]]) -> dict[str, list[bytes]]:
-    named: dict[str, list[bytes]] = {}
-    for number, value in facts:
-        name = Fact(number).name if number in Fact.__members__.values() else f"fact {number}"
-        named.setdefault(name, []).append(value)
-    return named
-
-
-def _outcome(code: int, scope: list[bytes] | None) -> str:
-    return f"{code}" if scope is None else f"{code} out of scope {_shown(scope)}"
-
-
-def _shown(values: list[bytes] | None) -> str:
-    if values is None:
-        return "none"
-    text = " ".join(value.decode("utf-8", "surrogateescape") for value in values)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
-
-
 # -- in the supervisor ------------------------------------------------------------------------------
 
 
@@ -258,11 +217,9 @@ class Shadow:
         make_log: Callable[[], Log],
         clock: Callable[[], float],
     ) -> None:
-        """`timeout`: seconds for the other module to answer.  `make_log`: a log for each process.
+        """`timeout`: seconds for the other module to answer.  `looks_up`: see `question`.
 
-        `confinement`: the value of CVM_SANDBOX.
-
-        `looks_up`: see `question`.
+        `confinement`: the value of CVM_SANDBOX.  `make_log`: makes a log, for each process its own.
         """
         self._module = module
         self._looks_up = looks_up
@@ -285,11 +242,12 @@ class Shadow:
         """The sink for a worker."""
         return Follower(self._sending, log, self._clock)
 
-    def keep(self, log: Log, tied: Callable[[], bool], lifeline: int) -> None:
+    def keep(self, log: Log, tied: Callable[[], bool], lifeline: int, confined: Callable[[], None]) -> None:
         """Starts the process if there is none.
 
         `tied` is called in it, and ties its life to that of the supervisor through the descriptor
-        `lifeline`; it returns False if the supervisor has ended already.
+        `lifeline`; it returns False if the supervisor has ended already.  `confined` is called in it when it is in
+        its sandbox.
         """
         now = self._clock()
         if self._pid or now < self._next_start:
@@ -301,7 +259,7 @@ class Shadow:
             log.line(f"? cannot fork the shadow process: {error.strerror}")
             return
         if not pid:
-            self._live(tied, lifeline)
+            self._live(tied, lifeline, confined)
         self._pid = pid
 
     def ended(self, pid: int) -> bool:
@@ -321,13 +279,13 @@ class Shadow:
                 if os.waitpid(self._pid, os.WNOHANG)[0]:
                     self._pid = 0
                     return
-            select.select([], [], [], 0.01)
+            time.sleep(0.01)
         if self._pid:
             for ending in (os.killpg, os.kill):
                 with suppress(ProcessLookupError):
                     ending(self._pid, signal.SIGKILL)
 
-    def _live(self, tied: Callable[[], bool], lifeline: int) -> None:
+    def _live(self, tied: Callable[[], bool], lifeline: int, confined: Callable[[], None]) -> None:
         """The life of the process."""
         status = 1
         log = None
@@ -343,6 +301,7 @@ class Shadow:
             log = self._make_log()
             if tied():
                 self._confine()
+                confined()
                 follow(self._receiving, self._asks, log, self._clock)
             status = 0
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code

@@ -2,6 +2,7 @@
 
     0        "cvmstats", layout version, bytes of the head, columns, bytes of a column, cells of a column   (_HEAD)
     64       the supervisor's counters and gauges, 64 bits each (`SUPERVISOR`)
+    256      JSON about the shadow process (CVM_SHADOW), with its pid; nothing while there is none
     512      JSON about the supervisor, as about a worker below
     1024     bytes of the JSON, the JSON: what runs, and the meaning of the cells (`About`)
     head     a column for each worker slot: 64-bit cells; its back ends (`observe.backends`), which end where the last
@@ -17,6 +18,7 @@ those of the process.
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -61,6 +63,7 @@ TEXT = 512
 _MAGIC = b"cvmstats"
 _HEAD = struct.Struct("<8s5I")
 _AT_SUPERVISOR = 64
+_AT_SHADOW = 256
 _AT_OWN = 512
 _AT_ABOUT = 1024
 _HEAD_BYTES = 1 << 16
@@ -89,7 +92,7 @@ class About(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A worker."""
+    """A worker, or the shadow process."""
 
     pid: int
     about: Mapping[str, Any]
@@ -114,6 +117,8 @@ class Stats(NamedTuple):
     """The workers."""
     own: Mapping[str, Any] = {}
     """What the supervisor says of itself."""
+    shadow: Process | None = None
+    """The process that asks another module (CVM_SHADOW); None: there is none now."""
 
     @property
     def total(self) -> int:
@@ -153,7 +158,7 @@ class StatsFile:
         self._words = about.words
         text = json.dumps(about._asdict()).encode()
         if _AT_ABOUT + 4 + len(text) > _HEAD_BYTES:
-            raise OSError(27, os.strerror(27), path)
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         new = f"{path}.{os.getpid()}"
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
@@ -186,9 +191,17 @@ class StatsFile:
 
     def describe(self, number: int | None, about: Mapping[str, Any]) -> None:
         """What the process of a worker slot says of itself; None: the supervisor."""
-        start = _AT_OWN if number is None else _HEAD_BYTES + (number + 1) * self._size - TEXT
-        text = json.dumps(about).encode()[: TEXT - 4]
-        self._memory[start : start + 4 + len(text)] = _LENGTH.pack(len(text)) + text
+        self._write(_AT_OWN if number is None else _HEAD_BYTES + (number + 1) * self._size - TEXT, TEXT, about)
+
+    def describe_shadow(self, about: Mapping[str, Any]) -> None:
+        """What the shadow process says of itself, with its pid; empty: it has ended."""
+        self._write(_AT_SHADOW, _AT_OWN - _AT_SHADOW, about)
+
+    def _write(self, start: int, room: int, about: Mapping[str, Any]) -> None:
+        text = json.dumps(about).encode()[: room - 4] if about else b""
+        _LENGTH.pack_into(self._memory, start, 0)  # the length last: no reader sees half of a text
+        self._memory[start + 4 : start + 4 + len(text)] = text
+        _LENGTH.pack_into(self._memory, start, len(text))
 
     def remove(self) -> None:
         """Removes the file, if it is still this server's."""
@@ -226,7 +239,9 @@ def read(path: str) -> Stats:
     counts = zip(about.words, sums[len(FIRST) + len(BUCKETS) + 1 :], strict=True)
     requests = {_pair(word): count for word, count in counts if count}
     own = json.loads(_text(data, _AT_OWN) or "{}")
-    return Stats(about, supervisor, sums[1], sums[2] / 1e9, latency, requests, processes, own)
+    other = json.loads(_text(data, _AT_SHADOW) or "{}")
+    shadow = Process(other.pop("pid"), other) if other else None
+    return Stats(about, supervisor, sums[1], sums[2] / 1e9, latency, requests, processes, own, shadow)
 
 
 def _pair(word: str) -> tuple[str, str]:

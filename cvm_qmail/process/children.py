@@ -9,11 +9,24 @@ Source: fork(2), fcntl(2) (F_SETSIG), prctl(2).
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+
+def readable(descriptors: Iterable[int], seconds: float | None) -> list[int]:
+    """Waits, at most so many seconds (None: without a limit), until a descriptor can be read or is at its end.
+
+    Returns those that can, perhaps none.  By poll(2): select(2) cannot take a descriptor of 1024 or more, and a
+    server with many workers has more.
+    """
+    waiting = select.poll()
+    for descriptor in descriptors:
+        waiting.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in waiting.poll(None if seconds is None else math.ceil(seconds * 1000))]
 
 
 def die_with_parent(pipe: int) -> bool:
@@ -27,7 +40,7 @@ def die_with_parent(pipe: int) -> bool:
     fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(ours, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-    return not select.select([ours], [], [], 0)[0]
+    return not readable([ours], 0)
 
 
 def run_with_deadline(work: Callable[[Callable[[bytes], None]], None], seconds: float) -> tuple[bytes, bool]:
@@ -37,7 +50,12 @@ def run_with_deadline(work: Callable[[Callable[[bytes], None]], None], seconds: 
     end is killed, without waiting for it: it may hang in the kernel.  Raises OSError if it cannot fork.
     """
     ready, result = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(ready)
+        os.close(result)
+        raise
     if not child:
         try:
             os.close(ready)
@@ -68,8 +86,7 @@ def _read_until(fd: int, end: float) -> tuple[bytes, bool]:
     """Everything that arrives until then, and whether that was the end."""
     parts: list[bytes] = []
     while True:
-        left = end - time.monotonic()
-        if not select.select([fd], [], [], max(0.0, left))[0]:
+        if not readable([fd], max(0.0, end - time.monotonic())):
             return b"".join(parts), False
         part = os.read(fd, 1 << 16)
         if not part:

@@ -21,12 +21,14 @@ import os
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cvm_qmail.exits import PERMANENT, Failure
 from cvm_qmail.process import bpf, landlock, seccomp
 from cvm_qmail.process.bpf import Cases
 from cvm_qmail.process.landlock import Rule
-from cvm_qmail.process.policies import QUIET, Network
+from cvm_qmail.process.network import Network
+from cvm_qmail.process.policies import QUIET
 from cvm_qmail.process.syscalls import NEWEST, architecture
 
 _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 4, 38
@@ -34,8 +36,11 @@ _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 4, 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Unconfined(Exception):
+class Unconfined(Failure):
     """The sandbox is required but not possible; the message is what is missing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, PERMANENT)
 
 
 class Report(NamedTuple):
@@ -60,6 +65,12 @@ class _State:
 def report() -> dict[str, object]:
     """What this process has given up, to be counted or shown."""
     return _State.report._asdict()
+
+
+def described(found: Mapping[str, Any]) -> str:
+    """What a process has given up, in words: a `report`, or an empty one."""
+    landlock_here = f"Landlock {found.get('landlock')}" if found.get("landlock") else "no Landlock"
+    return f"{landlock_here}, {'a' if found.get('seccomp') else 'no'} filter for system calls"
 
 
 def lacking(network: Network) -> Iterator[str]:
@@ -94,13 +105,13 @@ def enter(
     rules: Iterable[Rule],
     ports: Iterable[int] | None,
     *,
-    hears: bool = False,
+    notifies: bool = False,
     verdict: int = bpf.ERRNO,
 ) -> int:
     """Gives up all but this; returns the listener for refused calls, or -1.
 
-    `mode`: the value of CVM_SANDBOX.  `hears`: whether a supervisor will listen.  `verdict`: for refused calls,
-    `bpf.ERRNO` or `bpf.TRACE`.  Raises `Unconfined`.
+    `mode`: the value of CVM_SANDBOX.  `notifies`: whether a supervisor will listen for them.  `verdict`: for refused
+    calls, `bpf.ERRNO` or `bpf.TRACE`.  Raises `Unconfined`.
     """
     _libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if mode == "off":
@@ -110,7 +121,7 @@ def enter(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0)
     version = _fence(mode, rules, ports)
-    filtered, listener = _filter(mode, calls, hears, verdict)
+    filtered, listener = _filter(mode, calls, notifies, verdict)
     _State.report = Report(process, True, version, filtered, listener >= 0)
     return listener
 
@@ -127,7 +138,7 @@ def _fence(mode: str, rules: Iterable[Rule], ports: Iterable[int] | None) -> int
         return 0
 
 
-def _filter(mode: str, calls: Mapping[str, Cases], hears: bool, verdict: int) -> tuple[bool, int]:
+def _filter(mode: str, calls: Mapping[str, Cases], notifies: bool, verdict: int) -> tuple[bool, int]:
     """Returns whether there is a filter now, and its listener."""
     here = architecture()
     if here is None:
@@ -140,7 +151,7 @@ def _filter(mode: str, calls: Mapping[str, Cases], hears: bool, verdict: int) ->
         return bpf.program(here.audit, rules, quiet, NEWEST, list(refusal))
 
     try:
-        if hears and seccomp.knows(bpf.USER_NOTIF):
+        if notifies and seccomp.knows(bpf.USER_NOTIF):
             try:
                 return True, seccomp.put_in_force(made(bpf.returning(bpf.USER_NOTIF)), listener=True)
             except OSError:

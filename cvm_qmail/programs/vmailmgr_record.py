@@ -95,9 +95,8 @@ def _fields(data: bytes, at: int, flags: dict[int, bool]) -> Entry | None:
         found = _NUMBER.match(data, number)
         if found is None:
             return None
-        value = (
-            NEVER if found[1].startswith(b"-") else int(found[1][-32:] or b"0") & NEVER
-        )  # 2 to the 32nd divides 10 to the 32nd
+        # the last 32 digits are enough, since 2 to the 32nd divides 10 to the 32nd
+        value = NEVER if found[1].startswith(b"-") else int(found[1][-32:] or b"0") & NEVER
         number = found.end()
     if number != len(data):
         return None

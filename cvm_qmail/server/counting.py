@@ -20,9 +20,6 @@ from cvm_qmail.settings import Invalid, Setting, Settings
 SPARES = 2
 """Spare workers for each worker; they have columns too."""
 
-_HIDDEN = ("SECRET", "TOKEN", "SQL_SERVERS")
-"""Parts of the names of settings that may hold a secret."""
-
 
 def open_stats(program: str, settings: Settings, address: str, warn: Callable[[str], None]) -> StatsFile | None:
     """The file in which the server at `address` counts; None if it does not or cannot count."""
@@ -51,11 +48,14 @@ def open_stats(program: str, settings: Settings, address: str, warn: Callable[[s
 
 
 def given(settings: Settings) -> dict[str, str]:
-    """The settings that differ from their defaults; for one that may contain a secret, only that it is set."""
-    every = [setting for declared in all_settings().values() for setting in declared.values()]
-    names = sorted({setting.name for setting in every if _differs(setting, settings.environment)})
-    found = {name: settings.environment[name] for name in names}
-    return {name: "(set)" if any(part in name for part in _HIDDEN) else value for name, value in found.items()}
+    """The settings that differ from their defaults, in the order of their names; of a secret only that it is set."""
+    every = {setting.name: setting for declared in all_settings().values() for setting in declared.values()}
+    environment = settings.environment
+    return {
+        name: "(set)" if every[name].secret else environment[name]
+        for name in sorted(every)
+        if _differs(every[name], environment)
+    }
 
 
 def _differs(setting: Setting[Any], environment: Mapping[str, str]) -> bool:

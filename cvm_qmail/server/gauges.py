@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 
@@ -35,6 +36,7 @@ class Gauges:
             return None
         column = self._stats.column(number)
         column[0] = pid
+        self._stats.describe(number, {})  # what another worker said here
         return Counters(column, clock)
 
     def backends(self, number: int) -> Backends:
@@ -45,6 +47,16 @@ class Gauges:
         """A worker reports its sandbox; None: the supervisor does."""
         if self._stats is not None:
             self._stats.describe(number, {"sandbox": sandbox.report()})
+
+    def shadow_confined(self) -> None:
+        """The shadow process reports its sandbox."""
+        if self._stats is not None:
+            self._stats.describe_shadow({"pid": os.getpid(), "sandbox": sandbox.report()})
+
+    def shadow_gone(self) -> None:
+        """The shadow process has ended."""
+        if self._stats is not None:
+            self._stats.describe_shadow({})
 
     def gone(self, number: int) -> None:
         """The worker of a slot has ended."""

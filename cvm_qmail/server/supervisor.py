@@ -13,17 +13,18 @@ from __future__ import annotations
 import gc
 import json
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from cvm_qmail.escape import escape
-from cvm_qmail.exits import describe_exception
+from cvm_qmail.exits import Failure, describe_exception
 from cvm_qmail.observe.log import Log
-from cvm_qmail.process.children import die_with_parent
+from cvm_qmail.process.children import die_with_parent, readable
+from cvm_qmail.process.sandbox import Unconfined
 from cvm_qmail.process.shared_memory import Slot
 from cvm_qmail.server.confinement import confine
 from cvm_qmail.server.gauges import Gauges
@@ -99,18 +100,18 @@ class Supervisor:
         signal.signal(signal.SIGHUP, _ignore)
         signal.signal(signal.SIGCHLD, _ignore)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        if self._shadow is None or not self._shadow.runs_a_program:
-            confine(self._settings.sandbox, self._listener.path, self._settings.stats)
-        self._gauges.confined(None)
+        self._confine()
         gc.collect()
         gc.freeze()
         self._log.line("Starting.")
         taken_over = False
+        lifeline = self._parent_pipe[0]
+        tied = partial(die_with_parent, lifeline)
         while not self._stop and not taken_over:
             self._reap()
             self._workers.fill()
             if self._shadow is not None:
-                self._shadow.keep(self._log, lambda: die_with_parent(self._parent_pipe[0]), self._parent_pipe[0])
+                self._shadow.keep(self._log, tied, lifeline, self._gauges.shadow_confined)
             now = clock()
             pause = min(TICK, self._workers.enforce(now))
             self._workers.add_or_retire_spares(now)
@@ -125,8 +126,8 @@ class Supervisor:
             self._log.line("Another server has taken over.")
             self._wait(TAKEOVER_GRACE)
             self._stop = True
-        elif self._listener.path is not None and self._listener.inode is not None:
-            unix_socket.remove(self._listener.path, self._listener.inode)
+        else:
+            self._remove_path()
         self._drain()
         if self._shadow is not None:
             self._shadow.finish()
@@ -135,10 +136,25 @@ class Supervisor:
         self._log.finish()
         return 0
 
+    def _confine(self) -> None:
+        """Enters the sandbox, unless the shadow process has to run a program.  Raises `Unconfined`."""
+        if self._shadow is None or not self._shadow.runs_a_program:
+            try:
+                confine(self._settings.sandbox, self._listener.path, self._settings.stats)
+            except Unconfined:
+                self._remove_path()
+                self._gauges.close()
+                raise
+        self._gauges.confined(None)
+
+    def _remove_path(self) -> None:
+        if self._listener.path is not None and self._listener.inode is not None:
+            unix_socket.remove(self._listener.path, self._listener.inode)
+
     def _sleep(self, seconds: float, wake: int | None = None) -> None:
         """Waits for a signal or for a refused system call."""
         signals = [] if wake is None else [wake]
-        ready = select.select([*signals, *self._workers.refusals.descriptors], [], [], seconds)[0]
+        ready = readable([*signals, *self._workers.refusals.descriptors], seconds)
         if wake in ready:
             with suppress(BlockingIOError):
                 os.read(wake, 4096)
@@ -146,7 +162,10 @@ class Supervisor:
 
     def _reap(self) -> None:
         for pid, status in self._workers.reap():
-            if self._shadow is not None and self._shadow.ended(pid) and not self._stop:
+            if self._shadow is None or not self._shadow.ended(pid):
+                continue
+            self._gauges.shadow_gone()
+            if not self._stop:
                 what = f"ended with {describe_status(status)}"
                 self._log.line(f"? shadow process {pid} {what}; another one takes its place")
 
@@ -199,6 +218,8 @@ class Supervisor:
                     confined=lambda: self._gauges.confined(number),
                 ).run()
             status = 0
+        except Failure as failure:
+            log.line(f"? worker {os.getpid()}: {failure}")
         except BaseException:  # noqa: BLE001  a child must not return into its parent's code
             log.line(f"? worker {os.getpid()}: {describe_exception()}")
         finally:

@@ -18,7 +18,7 @@ from cvm_qmail.observe.log import Log
 from cvm_qmail.observe.shadow import Shadow
 from cvm_qmail.process import policies, sandbox
 from cvm_qmail.process.landlock import READ_ALL
-from cvm_qmail.process.policies import Network
+from cvm_qmail.process.network import Network
 from cvm_qmail.process.refusals import Refusals
 from cvm_qmail.process.shared_memory import Slot
 from cvm_qmail.service.events import Sink, as_one
@@ -111,10 +111,10 @@ class Worker:
             self._sink.flush()
 
     def _confine(self, prepared: Prepared) -> bool:
-        """Enters the sandbox; whether the supervisor hears of what it refuses."""
+        """Enters the sandbox; returns whether the supervisor is notified of what it refuses."""
         network = prepared.network
         calls = policies.worker(network, os.getpid())
-        listener = sandbox.enter("worker", self._settings.sandbox, calls, [READ_ALL], network.reached, hears=True)
+        listener = sandbox.enter("worker", self._settings.sandbox, calls, [READ_ALL], network.reached, notifies=True)
         self._refusals.hand_over(listener)
         self._confined_now()
         return listener >= 0

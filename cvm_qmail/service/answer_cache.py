@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cvm_qmail.answer import Unavailable
 from cvm_qmail.tables.dependencies import Dependencies, Request
 from cvm_qmail.tables.door import Tables
 
@@ -54,10 +53,11 @@ class AnswerCache:
             return None
         dependencies, cached = known
         try:
-            if self._tables.still_valid(dependencies):
-                return cached
-        except Unavailable:
-            pass  # the lookup will hit the same error, and report it
+            valid = self._tables.still_valid(dependencies)
+        except Exception:  # noqa: BLE001  a plug-in's check may raise anything: the lookup meets it too, and reports it
+            valid = False
+        if valid:
+            return cached
         del self._responses[packet]
         return None
 

@@ -55,7 +55,9 @@ def _looking_up(module: Module) -> Ask:
     def look_up(query: Query) -> Answer:
         if query.proof is not None:  # an acceptance would let every password log in
             raise Unavailable(
-                "login-to-lookup", "a login at a server for lookups: CVM_LOOKUP_SECRET is set", kind=_WRONG
+                "login-to-lookup",
+                "a login at a server for lookups: CVM_LOOKUP_SECRET is set",
+                kind=Kind.MISCONFIGURED,
             )
         return lookup(query.recipient)
 
@@ -77,7 +79,7 @@ def _without_secret(lookup: Lookup) -> Ask:
             raise Unavailable(
                 "cannot-authenticate",
                 "CVM_LOOKUP_SECRET is not set, and this module cannot check passwords",
-                kind=_WRONG,
+                kind=Kind.MISCONFIGURED,
             )
         return answer
 
@@ -91,6 +93,3 @@ def _with_proof(authenticate: Authenticate) -> Ask:
         return authenticate(query.recipient, query.proof)
 
     return log_in
-
-
-_WRONG = Kind.MISCONFIGURED

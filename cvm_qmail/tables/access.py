@@ -9,149 +9,38 @@ qmail.  There are three ways, from cheap to exact:
  - the switch: the same call made with the user's fsuid and fsgid; decides everything that bits cannot;
  - bits alone, for a process that may not switch and is not that user.
 
-No open blocks or becomes a controlling terminal.  Outside the switch no open follows a link, neither at the end nor
-above: bits have proved a path without links.  Every read is bounded.
+Outside the switch no open follows a link, neither at the end nor above: bits have proved a path without links.
 
 Source: qmail-local.c (qmeopen, checkhome), qmail-getpw.c (userext), error_temp.c.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Callable
-from functools import cache, partial
-from itertools import islice
+from functools import partial
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import NamedTuple, TypeVar
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.dotqmail import DotQmail, Home
 from cvm_qmail.tables.ancestors import Ancestors, Directories, Directory, lacks_list
+from cvm_qmail.tables.calls import (
+    OPEN,
+    asks_access,
+    check_writable,
+    is_missing,
+    list_names,
+    open_file,
+    open_regular,
+    open_without_links,
+    read_all,
+)
 from cvm_qmail.tables.errors import REFUSED, describe, raise_if_temporary
 from cvm_qmail.tables.rights import Rights, Switch
 
 T = TypeVar("T")
-
-READ_LIMIT = 16 << 20
-"""Bytes of a file beyond which it is an error, not a configuration."""
-
-NAMES_LIMIT = 1_000_000
-"""Names in a directory beyond which it is not listed."""
-
-_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
-# Without releasing the interpreter lock, and without exceptions for ordinary results.
-_libc = ctypes.PyDLL(None, use_errno=True)
-_readlink = _libc.readlink
-_readlink.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
-_readlink.restype = ctypes.c_ssize_t
-_one_byte = ctypes.create_string_buffer(1)
-
-# By number: the C library's own faccessat falls back on the real and effective uid where the kernel
-# does not know the call, and these are not the user's; openat2 it does not have.
-_syscall = _libc.syscall
-_AT_FDCWD = ctypes.c_long(-100)
-_FACCESSAT2 = ctypes.c_long(439)
-_AT_EACCESS = ctypes.c_long(0x200)
-_OPENAT2 = ctypes.c_long(437)
-_RESOLVE_NO_SYMLINKS = 4
-_no_link = (ctypes.c_uint64 * 3)(_OPEN | os.O_NOFOLLOW, 0, _RESOLVE_NO_SYMLINKS)
-_NO_LINK = ctypes.c_void_p(ctypes.addressof(_no_link)), ctypes.c_long(ctypes.sizeof(_no_link))  # made once: 0.5 us less
-
-
-def open_file(path: bytes) -> int:
-    """An open file; never blocks."""
-    return os.open(path, _OPEN)
-
-
-def open_plain(path: bytes) -> int:
-    """An open regular file; nothing else is opened.  Raises OSError; EINVAL for anything else.
-
-    For a privileged process: opening a device may have an effect, and a link may lead to one.
-    """
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        if not S_ISREG(os.fstat(place).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        try:
-            return open_file(b"/proc/self/fd/%d" % place)
-        except FileNotFoundError:
-            raise OSError(errno.EIO, "cannot be opened without /proc", path) from None
-    finally:
-        os.close(place)
-
-
-def open_without_links(path: bytes) -> int | None:
-    """An open file; neither it nor a directory above it is a link.  None: it is missing.  Raises OSError.
-
-    A kernel before 5.6 checks only the file itself.
-    """
-    fd = int(_syscall(_OPENAT2, _AT_FDCWD, path, *_NO_LINK))
-    if fd >= 0:
-        return fd
-    number = ctypes.get_errno()
-    if number == errno.ENOENT:
-        return None
-    if number == errno.ENOSYS:
-        try:
-            return os.open(path, _OPEN | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return None
-    raise OSError(number, os.strerror(number), path)
-
-
-def _is_missing(path: bytes) -> bool:
-    """Whether nothing exists at `path`; readlink is the cheapest call for that."""
-    return _readlink(path, _one_byte, 1) < 0 and ctypes.get_errno() == errno.ENOENT
-
-
-def read_all(fd: int, size: int, limit: int = READ_LIMIT) -> bytes:
-    """Everything in an open file that should have `size` bytes.  Raises OSError; EFBIG beyond `limit`."""
-    data = os.read(fd, min(size, limit) + 1)
-    if len(data) == size <= limit:
-        return data
-    parts = []
-    total = 0
-    while data:
-        parts.append(data)
-        total += len(data)
-        if total > limit:
-            raise OSError(errno.EFBIG, f"more than {limit} bytes")
-        data = os.read(fd, 1 << 20)
-    return b"".join(parts)
-
-
-def list_names(directory: bytes, limit: int = NAMES_LIMIT) -> list[bytes]:
-    """The names in a directory.  Raises OSError; EFBIG beyond `limit`."""
-    with os.scandir(directory) as entries:
-        names = [entry.name for entry in islice(entries, limit + 1)]
-    if len(names) > limit:
-        raise OSError(errno.EFBIG, f"more than {limit} names", directory)
-    return names
-
-
-@cache
-def asks_access() -> bool:
-    """Whether the kernel can check the current rights (since 5.8)."""
-    return _faccessat2(b"/", os.F_OK) == 0
-
-
-def make_files(directory: bytes) -> None:
-    """Whether files may be made in the directory `directory` with the current rights.  Raises OSError if not."""
-    if _faccessat2(directory, os.W_OK | os.X_OK):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), directory)
-
-
-def search(directory: bytes) -> None:
-    """Whether the directory `directory` may be searched with the current rights.  Raises OSError if not."""
-    if _faccessat2(directory, os.X_OK):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), directory)
-
-
-def _faccessat2(path: bytes, mode: int) -> int:
-    return int(_syscall(_FACCESSAT2, _AT_FDCWD, path, ctypes.c_long(mode), _AT_EACCESS))
 
 
 class _Refused(Exception):
@@ -179,7 +68,7 @@ class UserAccess:
         self._directories = directories
         self._own = rights is None
         self._direct = own
-        self._open = open_plain if own and switch.may else open_file
+        self._open = open_regular if own and switch.may else open_file
         self.exact = own or switch.may
         """Whether every call is made with exactly these rights."""
 
@@ -321,20 +210,20 @@ class UserAccess:
         path = b"%s/%s" % (home, name)
         try:
             if self._direct:
-                return _read_dotqmail(self._call(os.open, path, _OPEN))
+                return _read_dotqmail(self._call(os.open, path, OPEN))
             if not self.exact:
                 return self._judge_dotqmail(path)
             if b"/" not in name:
                 try:
                     fd = open_without_links(path)  # a directory above may have been replaced since it was checked
                 except OSError:
-                    if _is_missing(path):
+                    if is_missing(path):
                         return None
                 else:
                     file = None if fd is None else _read_dotqmail(fd, partial(self._may_read, fd, path))
                     if fd is None or file is not None:
                         return file
-            return _read_dotqmail(self._call(os.open, path, _OPEN))
+            return _read_dotqmail(self._call(os.open, path, OPEN))
         except OSError as error:
             if error.errno in REFUSED:
                 raise Unavailable("dotqmail-denied", os.strerror(error.errno), path) from None
@@ -369,7 +258,7 @@ class UserAccess:
             return self._call(list_names, path)
         return list_names(path)
 
-    def dangles(self, path: bytes) -> bool:
+    def is_link(self, path: bytes) -> bool:
         """Whether the name is a symbolic link, which is not followed.  Raises OSError as lstat(2) does."""
         st = self._call(os.lstat, path) if self.exact else os.lstat(path)
         return S_ISLNK(st.st_mode)
@@ -389,7 +278,7 @@ class UserAccess:
             if not S_ISDIR(st.st_mode):
                 return False
             if self.exact and asks_access():
-                self._call(make_files, path)
+                self._call(check_writable, path)
                 return True
             return self._allows(st, 2) and self._allows(st, 1) and not os.statvfs(path).f_flag & os.ST_RDONLY
         except OSError as error:
@@ -414,7 +303,7 @@ class UserAccess:
         if not self._allows(st, 4):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         try:
-            return _read_dotqmail(os.open(real, _OPEN))
+            return _read_dotqmail(os.open(real, OPEN))
         except PermissionError:
             return DotQmail(st.st_mode, None if st.st_size else b"")
 
@@ -433,10 +322,27 @@ def _read_dotqmail(fd: int, may_read: Callable[[os.stat_result], bool] | None = 
 class _DotQmails:
     """The .qmail files of one home, by name."""
 
-    def __init__(self, view: UserAccess, home: bytes, names: frozenset[bytes] | None) -> None:
-        self._access = view
+    def __init__(self, access: UserAccess, home: bytes, names: frozenset[bytes] | None) -> None:
+        self._access = access
         self._home = home
         self._names = names
 
     def get(self, name: bytes, /) -> DotQmail | None:
         return self._access.dotqmail(self._home, name, self._names)
+
+
+class Owners:
+    """The uid that owns a home, as qmail-getpw finds it: by its path, which may be relative to the qmail home."""
+
+    def __init__(self, root: bytes, enter: Callable[[bytes], None], access: UserAccess) -> None:
+        self._root = root
+        self._enter = enter
+        self._access = access
+
+    def get(self, home: bytes, /) -> int | None:
+        """The uid; None if qmail-getpw cannot see the home.  Raises `Unavailable`."""
+        if not home:
+            return None
+        path = home if home.startswith(b"/") else b"%s/%s" % (self._root, home)
+        self._enter(path)
+        return self._access.owner(path)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from cvm_qmail.tables.dependencies import Request
 from cvm_qmail.tables.filesystems import enforces_posix_modes
-from cvm_qmail.tables.identity import SETTLED, Identity, identity
+from cvm_qmail.tables.identity import SETTLED, Identity, identity, is_settled
 from cvm_qmail.tables.watch import Watch
 
 LISTING_LIMIT = 1 << 14
@@ -97,7 +97,7 @@ class Directories:
             self._uses[home] = uses + 1
             return None
         # `st` is the one from `lstat` only if bits decided about the home: its path then has no link.
-        if self._seen.get(home) is not st or not _settled(st) or not self.plain(home, st):
+        if self._seen.get(home) is not st or not is_settled(st, time.time_ns()) or not self.plain(home, st):
             return None  # a link, or a file system whose times do not show a change
         now = identity(st)
         before, names = self._names.get(home, (None, None))
@@ -194,11 +194,6 @@ class Directories:
                 self._without_list.clear()
             self._without_list[key] = changed
         return True
-
-
-def _settled(st: os.stat_result) -> bool:
-    """Whether a later change would show in the times."""
-    return max(st.st_mtime_ns, st.st_ctime_ns) < time.time_ns() - SETTLED
 
 
 _SLASH = re.compile(b"/")

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.access import open_file, read_all
+from cvm_qmail.tables.calls import open_file, read_all
 from cvm_qmail.tables.errors import describe
-from cvm_qmail.tables.identity import SETTLED, Identity, identity
+from cvm_qmail.tables.identity import Identity, identity, is_settled
 from cvm_qmail.tables.watch import Watch
 
 T = TypeVar("T")
@@ -119,6 +119,6 @@ class CachedFile(Generic[T]):
                 if value != self._value:  # else the old file and its value stay in memory
                     self._value = value
                 self._identity = identity(st)
-                self._settled = max(st.st_mtime_ns, st.st_ctime_ns) < began - SETTLED
+                self._settled = is_settled(st, began)
                 return
         raise Unavailable(self._reason, "changes while it is read", self.path)

@@ -22,7 +22,7 @@ from struct import error as TooShort  # noqa: N812 its meaning here
 from typing import BinaryIO, Protocol
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.access import READ_LIMIT, read_all
+from cvm_qmail.tables.calls import READ_LIMIT, read_all
 from cvm_qmail.tables.cdb_hash import djb_hash
 from cvm_qmail.tables.errors import describe
 
@@ -197,6 +197,15 @@ def records(file: BinaryIO, size: int, path: bytes) -> Iterator[tuple[bytes, byt
             raise Unavailable("cdb-damaged", f"half a record at byte {at}", path)
         yield record[:key_length], record[key_length:]
         at = after
+
+
+def file_records(file: BinaryIO, path: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The same of a file, which is closed at the end.  Raises `Unavailable` for errors of reading as well."""
+    with file:
+        try:
+            yield from records(file, os.fstat(file.fileno()).st_size, path)
+        except OSError as error:
+            raise Unavailable("cdb-unreadable", describe(error), path, errno=error.errno) from None
 
 
 def _is_sound(header: bytes, size: int) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cvm_qmail.tables.identity import SETTLED, Identity, identity
+from cvm_qmail.tables.identity import Identity, identity, is_settled
 
 
 class Recheck(NamedTuple):
@@ -58,7 +58,7 @@ class Request:
         dependencies will be used; if not, they are not recorded.
         """
         self.began = began
-        """Seconds, by time.monotonic.  Every wait must end before it."""
+        """Seconds, by time.monotonic.  The deadlines of all waits are counted from it."""
         self._stamp = stamp
         self._before_risk = before_risk
         self._seen: list[tuple[bytes, os.stat_result]] = []
@@ -94,10 +94,10 @@ class Request:
         """
         if not self._cacheable:
             return None
-        settled = time.time_ns() - SETTLED
+        now = time.time_ns()
         files: dict[bytes, Identity] = {}
         for path, st in self._seen:
-            if max(st.st_mtime_ns, st.st_ctime_ns) >= settled:
+            if not is_settled(st, now):
                 return None
             files[path] = identity(st)
         return Dependencies(self._stamp(), tuple(files.items()), self._until, self._rechecks)

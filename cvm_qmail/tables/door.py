@@ -12,70 +12,47 @@ a known one on a local file system.  `note`, if given, receives every question t
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from stat import S_ISREG
-from typing import BinaryIO, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cvm_qmail.answer import Table, Unavailable
 from cvm_qmail.rules.domains import Controls
 from cvm_qmail.rules.dotqmail import Home
 from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.access import Status, UserAccess, asks_access, open_file, open_plain
+from cvm_qmail.tables.access import Owners, Status, UserAccess
 from cvm_qmail.tables.ancestors import Directories
 from cvm_qmail.tables.backends import Backends, Unwatched
 from cvm_qmail.tables.cached_file import CachedFile, Open
-from cvm_qmail.tables.cdb import Database, open_database, records
+from cvm_qmail.tables.calls import asks_access, open_file, open_regular, open_stream
+from cvm_qmail.tables.cdb import Database, file_records, open_database
 from cvm_qmail.tables.control import ControlFiles
 from cvm_qmail.tables.dependencies import Dependencies, Request
 from cvm_qmail.tables.errors import REFUSED, describe
-from cvm_qmail.tables.file_access import FileAccess, ModeBitAccess, SetfsuidAccess
+from cvm_qmail.tables.file_access import HIDDEN, FileAccess, ModeBitAccess, SetfsuidAccess
 from cvm_qmail.tables.identity import same
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Rights, Switch
 from cvm_qmail.tables.user_databases import UserDatabases
 from cvm_qmail.tables.watch import TRUST, Watch
 
-__all__ = ["FileAccess", "HangGuard", "Note", "Rights", "Tables", "TracedTable"]
+if TYPE_CHECKING:
+    from cvm_qmail.tables.tracing import Note
+
+__all__ = ["FileAccess", "HangGuard", "Rights", "Tables"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
-
-Note = Callable[[str, object, object], None]
-"""``note(table, key, value)``: a question was asked; `value` is the answer, None, or the `Unavailable` raised."""
-
-HIDDEN = "(not shown)"
-"""What a trace shows of a secret file."""
 
 CDB_LIMIT = 256
 """The number of plug-ins' databases that are kept open at a time."""
 
 CDB_WHOLE = 1 << 16
 """Bytes up to which one of these is kept in memory: 16 MB all together."""
-
-
-class TracedTable(Generic[K, V]):
-    """A Table that reports its questions and answers to `note`."""
-
-    def __init__(self, name: str, table: Table[K, V], note: Note) -> None:
-        self._name = name
-        self._table = table
-        self._note = note
-
-    def get(self, key: K, /) -> V | None:
-        """The table's answer."""
-        try:
-            value = self._table.get(key)
-        except Unavailable as error:
-            self._note(self._name, key, error)
-            raise
-        self._note(self._name, key, value)
-        return value
 
 
 class HangGuard(Protocol):
@@ -217,7 +194,11 @@ class Tables:
 
     def traced(self, name: str, table: Table[K, V]) -> Table[K, V]:
         """`table`, reporting to `note` under this name, if there is one."""
-        return table if self._note is None else TracedTable(name, table, self._note)
+        if self._note is None:
+            return table
+        from cvm_qmail.tables.tracing import TracedTable  # for a trace only
+
+        return TracedTable(name, table, self._note)
 
     # -- qmail's own ------------------------------------------------------------------------------
 
@@ -261,7 +242,7 @@ class Tables:
     def owners(self) -> Table[bytes, int]:
         """Which uid owns a home (a path; a relative one is below the qmail home), as qmailp sees it."""
         access = self._access(self.rights_of(b"qmailp"))
-        return self.traced("owner", _Owners(self._root, self._enter, access))
+        return self.traced("owner", Owners(self._root, self._enter, access))
 
     def home(self, path: bytes, rights: Rights) -> Home:
         """The home at the absolute `path` as its user finds it.  Raises `Unavailable` where qmail defers."""
@@ -306,9 +287,9 @@ class Tables:
         """Whether files can be made in the directory `path`: False for other kinds of files, None if it is missing."""
         return self._ask("writable", self._access(rights).writable, path)
 
-    def dangles(self, path: bytes, rights: Rights | None = None) -> bool:
+    def is_link(self, path: bytes, rights: Rights | None = None) -> bool:
         """Whether the name is a symbolic link; where `status` is None, one that leads nowhere."""
-        return self._ask("dangles", self._access(rights).dangles, path) or False
+        return self._ask("is_link", self._access(rights).is_link, path) or False
 
     def cdb(
         self, path: bytes, rights: Rights | None = None, *, secret: bool = False, sound: bool = False
@@ -327,8 +308,8 @@ class Tables:
 
         A trace does not show them.  Raises `Unavailable`, also while they are read.
         """
-        file = self._ask("records", partial(_opened, self._access(rights).open), path, HIDDEN)
-        return None if file is None else _records(file, path)
+        file = self._ask("records", partial(open_stream, self._access(rights).open), path, HIDDEN)
+        return None if file is None else file_records(file, path)
 
     def as_user(self, rights: Rights, home: bytes, function: Callable[[FileAccess], V]) -> V:
         """``function(access)``: many reads with `rights`, most of them below `home`, which `home()` has entered.
@@ -338,9 +319,9 @@ class Tables:
         """
         if not (self._switch.may or rights == self._switch.own) or not asks_access():
             return function(ModeBitAccess(self, rights))
-        opener = open_plain if self._switch.may and rights == self._switch.own else None
+        opener = open_regular if self._switch.may and rights == self._switch.own else None
         cdb = partial(self._cdb, rights, opener)
-        access = SetfsuidAccess(home, self._directories, HIDDEN, self._asked, cdb, opened=opener or open_file)
+        access = SetfsuidAccess(home, self._directories, self._asked, cdb, opened=opener or open_file)
         if not self._switch.may:
             return function(access)
         return self._switch.run(rights, function, access)
@@ -417,37 +398,3 @@ class Tables:
         if isinstance(value, Unavailable):
             raise value
         return value
-
-
-class _Owners:
-    """Who owns a home, as qmail-getpw finds it."""
-
-    def __init__(self, root: bytes, enter: Callable[[bytes], None], access: UserAccess) -> None:
-        self._root = root
-        self._enter = enter
-        self._access = access
-
-    def get(self, home: bytes, /) -> int | None:
-        if not home:
-            return None
-        path = home if home.startswith(b"/") else b"%s/%s" % (self._root, home)
-        self._enter(path)
-        return self._access.owner(path)
-
-
-def _opened(opener: Callable[[bytes], int], path: bytes) -> BinaryIO:
-    """A regular file.  Raises OSError; EINVAL for what is not a regular file."""
-    fd = opener(path)
-    if not S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return open(fd, "rb")
-
-
-def _records(file: BinaryIO, path: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The records of a database; closes it."""
-    with file:
-        try:
-            yield from records(file, os.fstat(file.fileno()).st_size, path)
-        except OSError as error:
-            raise Unavailable("cdb-unreadable", describe(error), path, errno=error.errno) from None

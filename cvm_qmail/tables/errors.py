@@ -25,7 +25,7 @@ REFUSED = frozenset({errno.EACCES, errno.EPERM})
 
 
 def raise_if_temporary(error: OSError, reason: str, path: bytes) -> None:
-    """Qmail's error_temp: such an error is no answer."""
+    """Raises `Unavailable` for an error that qmail calls temporary, since it is no answer (error_temp.c)."""
     if error.errno in TEMPORARY:
         raise Unavailable(reason, describe(error), path, errno=error.errno) from None
 

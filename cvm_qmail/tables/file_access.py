@@ -18,13 +18,17 @@ from collections.abc import Callable
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from cvm_qmail.answer import Table
-from cvm_qmail.tables.access import Status, list_names, make_files, read_all, search
+from cvm_qmail.answer import Table, Unavailable
+from cvm_qmail.tables.access import Status
 from cvm_qmail.tables.ancestors import Directories
+from cvm_qmail.tables.calls import check_searchable, check_writable, list_names, read_all
 from cvm_qmail.tables.errors import REFUSED
 
 if TYPE_CHECKING:
     from cvm_qmail.tables.door import Rights, Tables
+
+HIDDEN = "(not shown)"
+"""What a trace shows of a secret file."""
 
 _ODD = re.compile(rb"//|/\.{1,2}(?:/|$)")
 """Parts of a path that are not names."""
@@ -59,7 +63,7 @@ class FileAccess(Protocol):
         """Whether files may be made in the directory."""
         ...
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link; where `status` is None, one that leads nowhere."""
         ...
 
@@ -96,9 +100,9 @@ class ModeBitAccess:
         """Whether files may be made in the directory."""
         return self._tables.writable(path, self._rights)
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link."""
-        return self._tables.dangles(path, self._rights)
+        return self._tables.is_link(path, self._rights)
 
     def cdb(self, path: bytes, /, *, secret: bool = False, sound: bool = False) -> Table[bytes, bytes] | None:
         """A constant database."""
@@ -128,7 +132,6 @@ class SetfsuidAccess:
         self,
         home: bytes,
         directories: Directories,
-        hidden: object,
         ask: Ask,
         cdb: OpenDatabase,
         *,
@@ -137,7 +140,6 @@ class SetfsuidAccess:
         """`ask` and `cdb`: those of `Tables`; they report to a trace and to the hang guard; `opened` opens a file."""
         self._below = home + b"/"
         self._directories = directories
-        self._hidden = hidden
         self._ask = ask
         self._cdb = cdb
         self._open = opened
@@ -146,7 +148,7 @@ class SetfsuidAccess:
 
     def file(self, path: bytes, /, *, secret: bool = False) -> bytes | None:
         """Content of a regular file."""
-        return self._ask("file", self._read, path, self._hidden if secret else None)
+        return self._ask("file", self._read, path, HIDDEN if secret else None)
 
     def status(self, path: bytes, /) -> Status | None:
         """The result of stat(2)."""
@@ -169,9 +171,9 @@ class SetfsuidAccess:
         self._rely(path)
         return self._cdb(path, secret, sound)
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link."""
-        return self._ask("dangles", self._dangles, path, None) or False
+        return self._ask("is_link", self._is_link, path, None) or False
 
     # -- the calls --------------------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ class SetfsuidAccess:
         st = self._rely(path)
         return st if st is not None and not S_ISLNK(st.st_mode) else os.stat(path)
 
-    def _dangles(self, path: bytes) -> bool:
+    def _is_link(self, path: bytes) -> bool:
         self._rely(path)
         return S_ISLNK(os.lstat(path).st_mode)
 
@@ -206,14 +208,14 @@ class SetfsuidAccess:
     def _enters(self, path: bytes) -> bool:
         if not S_ISDIR(self._stat(path).st_mode):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        search(path)
+        check_searchable(path)
         return True
 
     def _writable(self, path: bytes) -> bool:
         if not S_ISDIR(self._stat(path).st_mode):
             return False
         try:
-            make_files(path)
+            check_writable(path)
         except OSError as error:
             if error.errno in REFUSED or error.errno == errno.EROFS:
                 return False
@@ -259,3 +261,16 @@ class SetfsuidAccess:
             if S_ISLNK(st.st_mode):
                 return st if end == len(path) else None
         return st
+
+
+def as_user_or_self(tables: Tables, rights: Rights, home: bytes, function: Callable[[FileAccess], V]) -> V:
+    """`Tables.as_user`; if a file is denied to that user, the same with this process's own rights.
+
+    For logins, which root's programs check: vchkpw, and the C program cvm-vmailmgr.
+    """
+    try:
+        return tables.as_user(rights, home, function)
+    except Unavailable as error:
+        if error.errno not in REFUSED:
+            raise
+        return tables.as_user(tables.own, home, function)

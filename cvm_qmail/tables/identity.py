@@ -26,10 +26,16 @@ def identity(st: os.stat_result) -> Identity:
     return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
 
 
+def is_settled(st: os.stat_result, moment: int) -> bool:
+    """Whether a change after `moment` (nanoseconds since 1970) would show in the times of the file."""
+    return max(st.st_mtime_ns, st.st_ctime_ns) < moment - SETTLED
+
+
 def same(path: bytes, before: Identity) -> bool:
     """Whether `path`, which was not a link, is unchanged."""
     try:
         st = os.lstat(path)
     except OSError:
         return False
+    # `identity`, written out: it is called for every file of every cached answer
     return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns) == before

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cvm_qmail.answer import Table, Unavailable
-from cvm_qmail.process.policies import EVERYTHING, NOTHING, Network
+from cvm_qmail.process.network import EVERYTHING, NOTHING, Network
 from cvm_qmail.rules.users import Account
 from cvm_qmail.tables.cached_file import CachedFile, content
 from cvm_qmail.tables.errors import describe

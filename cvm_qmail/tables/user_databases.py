@@ -16,7 +16,7 @@ from stat import S_ISLNK
 
 from cvm_qmail.tables.ancestors import Directories
 from cvm_qmail.tables.cdb import Database
-from cvm_qmail.tables.identity import SETTLED, Identity, identity
+from cvm_qmail.tables.identity import Identity, identity, is_settled
 from cvm_qmail.tables.rights import Rights
 
 LIMIT = 256
@@ -78,8 +78,8 @@ class UserDatabases:
 
     def put(self, key: Key, way: Way, database: Database) -> None:
         """Remembers what the user has read after `way` was read."""
-        settled = time.time_ns() - SETTLED
-        if not way or any(max(st.st_mtime_ns, st.st_ctime_ns) >= settled for _, st in way):
+        now = time.time_ns()
+        if not way or not all(is_settled(st, now) for _, st in way):
             return
         if len(self._known) >= LIMIT:
             self._known.clear()

@@ -31,6 +31,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
 
+from cvm_qmail.process.children import readable
+
 BACKLOG = 1024
 """The number of connections that are still answered after the signal to stop."""
 
@@ -170,7 +172,7 @@ class Worker:
             if error.errno != errno.ECONNABORTED:
                 time.sleep(IDLE)  # unexpected; it must not become a busy loop
             return error.errno == errno.ECONNABORTED
-        if select.select([self._listener], [], [], IDLE)[0]:  # EMFILE comes even if no client is waiting
+        if readable([self._listener.fileno()], IDLE):  # EMFILE comes even if no client is waiting
             self._turn_away()
         return False
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from cvm_qmail.answer import Table
-from cvm_qmail.process.policies import Network
+from cvm_qmail.process.network import Network
 from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.accounts import Account, Domain

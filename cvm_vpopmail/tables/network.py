@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.process import sandbox
-from cvm_qmail.process.policies import EVERYTHING, Network
+from cvm_qmail.process.network import EVERYTHING, Network
 from cvm_qmail.tables.door import Tables
 from cvm_vpopmail import sqlconfig
 from cvm_vpopmail.credentials import Server

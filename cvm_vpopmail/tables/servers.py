@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.process.policies import EVERYTHING, Network
+from cvm_qmail.process.network import EVERYTHING, Network
 from cvm_qmail.tables.backends import BackendState
 from cvm_qmail.tables.door import Tables
 from cvm_vpopmail import sqlconfig

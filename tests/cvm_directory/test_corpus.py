@@ -78,7 +78,7 @@ def difference(case: Mapping[str, Any], host: Said, directory: Said, *, publishe
         return "nothing can be published" if directory.reason == "unpublished-domain" else ""
     if host.reason in ("over-quota", "quota-count"):
         return "the mailbox is full" if directory.verdict == ACCEPTED else ""
-    if directory.reason == "published-trouble":
+    if directory.reason == "published-unknown":
         return "a pattern that is a temporary failure"
     if directory.reason not in ("published-pattern", "published-doubt"):
         return ""

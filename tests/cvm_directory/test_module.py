@@ -120,7 +120,7 @@ def test_patterns_may_end_with_any_byte(directory: Directory, host: Host) -> Non
         assert verdict(server.ask("joe+x")) == verdict(server.ask("anything")) == "deliver"
 
 
-# -- trouble ------------------------------------------------------------------------------------------
+# -- failures ------------------------------------------------------------------------------------------
 
 
 def older(directory: Directory, domain: str, seconds: int) -> None:

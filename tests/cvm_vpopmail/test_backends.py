@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from calling import called
-from databases import NAME, PASSWORD, Database, SqlHost, sql_host
+from databases import NAME, PASSWORD, Database, SqlHost
 from hosts import temporary_directory
 from scraping import complaints
 from serving import Server, environment, serving, until
@@ -18,18 +18,6 @@ from vcorpus import CVM_VPOPMAIL
 from vdomains import vpopmail_host
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("mariadbd", "pg_ctlcluster", "setpriv", "promtool")]
-
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def database(request: pytest.FixtureRequest) -> Database:
-    server: Database = request.getfixturevalue(request.param)
-    return server
-
-
-@pytest.fixture
-def host(database: Database) -> Iterator[SqlHost]:
-    with temporary_directory() as root:
-        yield sql_host(root, database)
 
 
 def cvmctl(*arguments: str) -> subprocess.CompletedProcess[str]:

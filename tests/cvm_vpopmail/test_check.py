@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from databases import NAME, Database, SqlHost, sql_host
-from hosts import temporary_directory
+from databases import NAME, SqlHost
 from serving import run
 from vcorpus import CVM_VPOPMAIL
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("mariadbd", "pg_ctlcluster", "setpriv")]
-
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def database(request: pytest.FixtureRequest) -> Database:
-    server: Database = request.getfixturevalue(request.param)
-    return server
-
-
-@pytest.fixture
-def host(database: Database) -> Iterator[SqlHost]:
-    with temporary_directory() as root:
-        yield sql_host(root, database)
 
 
 def check(host: SqlHost, **more: Any) -> tuple[int, str]:

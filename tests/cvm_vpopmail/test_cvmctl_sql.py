@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from calling import called
-from databases import NAME, Database, SqlHost, sql_host
+from databases import NAME, SqlHost
 from hosts import load, systems, temporary_directory
 from serving import environment
 from vcorpus import made
@@ -47,13 +46,6 @@ def test_trace_and_list_say_what_the_server_says(name: str, request: pytest.Fixt
 
 INCOMPLETE = {"mysql-per-domain"}
 """Of which no list is written: there a domain has no table."""
-
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def host(request: pytest.FixtureRequest) -> Iterator[SqlHost]:
-    database: Database = request.getfixturevalue(request.param)
-    with temporary_directory() as root:
-        yield sql_host(root, database)
 
 
 def listing(host: SqlHost, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from databases import NAME, Database, SqlHost, sql_host
-from hosts import temporary_directory
+from databases import NAME, SqlHost
 from serving import serving
 from vcorpus import CVM_VPOPMAIL
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("mariadbd", "pg_ctlcluster", "setpriv")]
 
 PAGE = (Path(__file__).parents[2] / "docs/vpopmail-sql.md").read_text()
-
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def host(request: pytest.FixtureRequest) -> Iterator[SqlHost]:
-    database: Database = request.getfixturevalue(request.param)
-    with temporary_directory() as root:
-        yield sql_host(root, database)
 
 
 def test_the_rights_of_the_page_are_enough(host: SqlHost) -> None:

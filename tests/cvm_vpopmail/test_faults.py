@@ -292,7 +292,7 @@ def test_a_name_that_is_no_account_is_not_judged_by_the_hostile_hash_for_ever(lo
     assert login(logins, "ann") == YES
 
 
-def test_a_look_up_that_hangs_in_one_domain_holds_up_no_other(vhost: VpopmailHost) -> None:
+def test_a_lookup_that_hangs_in_one_domain_holds_up_no_other(vhost: VpopmailHost) -> None:
     vhost.put(f"{DD}/.qmail-hang", "|hang\n")
     vhost.domain("b.example")
     vhost.home_of("b.example", "bob")

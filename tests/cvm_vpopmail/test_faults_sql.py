@@ -7,27 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 
 import pytest
-from databases import NAME, Database, SqlHost, full_port, network, sql_host
-from hosts import temporary_directory
+from databases import NAME, SqlHost, full_port, network
 from serving import serving, until
 from sql_load import RIGHT, SETTINGS, SOON, ask, load, serving_sql
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("mariadbd", "pg_ctlcluster", "setpriv")]
-
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def database(request: pytest.FixtureRequest) -> Database:
-    server: Database = request.getfixturevalue(request.param)
-    return server
-
-
-@pytest.fixture
-def host(database: Database) -> Iterator[SqlHost]:
-    with temporary_directory() as root:
-        yield sql_host(root, database)
 
 
 # -- it dies, it hangs ------------------------------------------------------------------------------

@@ -18,23 +18,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from changing import NO, TEMPORARY, YES, Worker, there_and_back, until_old
 from hosts import temporary_directory
-from serving import serving, until
+from serving import serving
 from vdomains import BOUNCE, UID, VpopmailHost, vpopmail_host
 
-from cvm_qmail.answer import Answer, Recipient
-from cvm_qmail.pipeline import make_responder
-from cvm_qmail.protocols.cvm import packets
 from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.door import Tables
-from cvm_qmail.tables.identity import SETTLED
 from cvm_vpopmail.module import module
 from cvm_vpopmail.program import plugin
 
 pytestmark = pytest.mark.root
 
-YES, NO, TEMPORARY = 0, 100, 4
 TURNS = 6
 
 Step = Callable[[VpopmailHost], object]
@@ -356,63 +351,29 @@ def prepared(root: Path, change: Change) -> VpopmailHost:
 # -- asking -------------------------------------------------------------------------------------------
 
 
-class World:
-    """A host, and what a worker does with a packet, all that it remembers included."""
+class World(NamedTuple):
+    """A host, and a worker that looks at it."""
 
-    def __init__(self, host: VpopmailHost, change: Change, *, own: bool = False) -> None:
-        """`own`: by the module cvm-vpopmail, not by the plug-in."""
-        self.host = host
-        self.change = change._replace(after=NO) if own and change.scope else change
-        settings = Settings.from_environment(host.environment | dict(change.variables))
-        tables = Tables(settings)
-        served = module(tables, settings) if own else qmail(tables, settings, [plugin(tables, settings)])
-        self.looked_up = 0
-
-        def lookup(recipient: Recipient) -> Answer:
-            self.looked_up += 1
-            return served.lookup(recipient)
-
-        counted = served._replace(lookup=lookup)
-        self._respond = make_responder(tables, counted, settings._replace(lookup_secret=b""), [])
-
-    def says(self) -> int:
-        account, _, domain = self.change.address.encode().partition(b"@")
-        return self._respond(packets.pack_request(packets.Request(2, b"", {1: account, 2: domain})))[0]
-
-    def says_often(self) -> set[int]:
-        return {self.says() for _ in range(5)}
-
-    def remembers(self) -> bool:
-        """Whether the answer comes without a lookup."""
-        before = self.looked_up
-        self.says()
-        return self.looked_up == before
+    host: VpopmailHost
+    change: Change
+    worker: Worker
 
 
-def newest(host: VpopmailHost) -> int:
-    return max(
-        os.lstat(os.path.join(where, name)).st_ctime_ns
-        for where, _, names in os.walk(host.root)
-        for name in ["", *names]
-    )
-
-
-def until_old(hosts: list[VpopmailHost]) -> None:
-    until(lambda: all(newest(host) < time.time_ns() - SETTLED for host in hosts), "everything is old")
+def world(root: Path, change: Change, *, own: bool = False) -> World:
+    """`own`: the module cvm-vpopmail, not the plug-in."""
+    host = prepared(root, change)
+    settings = Settings.from_environment(host.environment | dict(change.variables))
+    make = module if own else lambda tables, settings: qmail(tables, settings, [plugin(tables, settings)])
+    return World(host, change._replace(after=NO) if own and change.scope else change, Worker(settings, make))
 
 
 @pytest.mark.peer("setfacl")
 @pytest.mark.parametrize("name", CHANGES)
 def test_at_once(name: str) -> None:
     change = CHANGES[name]
-    with temporary_directory() as directory_:
-        world = World(prepared(directory_ / "root", change), change)
-        assert world.says() == change.before
-        for turn in range(TURNS):
-            change.there(world.host)
-            assert world.says() == change.after, f"there, turn {turn}"
-            change.back(world.host)
-            assert world.says() == change.before, f"back, turn {turn}"
+    with temporary_directory() as place:
+        host, _, worker = world(place, change)
+        there_and_back(host, change, worker.says, TURNS)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plug-in", "module"])
@@ -420,10 +381,10 @@ def quiet(request: pytest.FixtureRequest) -> Iterator[dict[str, World]]:
     """A world for each change, in which nothing has happened for a while."""
     with temporary_directory() as place:
         made = {
-            name: World(prepared(place / str(number), change), change, own=request.param)
+            name: world(place / str(number), change, own=request.param)
             for number, (name, change) in enumerate(CHANGES.items())
         }
-        until_old([world.host for world in made.values()])
+        until_old(host for host, _, _ in made.values())
         yield made
         made.clear()
         gc.collect()  # each watches for changes, and a user may have no more than some hundred such watches
@@ -432,11 +393,11 @@ def quiet(request: pytest.FixtureRequest) -> Iterator[dict[str, World]]:
 @pytest.mark.peer("setfacl")
 @pytest.mark.parametrize("name", CHANGES)
 def test_when_all_is_quiet(name: str, quiet: dict[str, World]) -> None:
-    world, change = quiet[name], quiet[name].change
-    assert world.says_often() == {change.before}
-    assert world.remembers() == (change.kept and change.before != TEMPORARY)
-    change.there(world.host)
-    assert world.says_often() == {change.after}
+    host, change, worker = quiet[name]
+    assert worker.says_often(change.address) == {change.before}
+    assert worker.remembers(change.address) == (change.kept and change.before != TEMPORARY)
+    change.there(host)
+    assert worker.says_often(change.address) == {change.after}
 
 
 def test_in_a_real_server_with_many_workers() -> None:
@@ -456,11 +417,11 @@ def test_what_depends_on_the_clock_is_decided_again_though_no_file_has_changed(m
     """maildirsize gets old by itself."""
     change = QUOTAS["maildirsize gets old"]
     with temporary_directory() as place:
-        world = World(prepared(place / "root", change), change)
-        until_old([world.host])
-        assert world.says_often() == {YES}
+        host, _, worker = world(place, change)
+        until_old([host])
+        assert worker.says_often(change.address) == {YES}
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() + OLD)
-        assert world.says() == TEMPORARY
+        assert worker.says(change.address) == TEMPORARY
         monkeypatch.undo()
-        assert world.says() == YES
+        assert worker.says(change.address) == YES

@@ -1,18 +1,15 @@
 """The direction in which vpopmail's modules import, as they run: rules are pure, and nothing imports upwards.
 
-What only types need (below ``if TYPE_CHECKING:``) is not imported when a server runs, and does not count.
 That cvm_qmail never imports cvm_vpopmail is checked beside cvm_qmail's own rules.
 """
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_imports import SYSTEM, module_of
+from imports import SYSTEM, imported
 
 import cvm_vpopmail
 
@@ -51,27 +48,6 @@ RULES = {  # path of a module: what it may import of ours, and whether it may to
 PATHS = sorted(PACKAGE.rglob("*.py"))
 
 
-def running(node: ast.AST) -> Iterator[ast.AST]:
-    """What is there when the module runs."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-            continue
-        yield child
-        yield from running(child)
-
-
-def imported(path: Path) -> list[str]:
-    """All that a module imports as it runs; of our packages, the modules."""
-    found: list[str] = []
-    for node in running(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: say which package"
-            found += [module_of(str(node.module), alias.name) for alias in node.names]
-    return found
-
-
 def name(path: Path) -> str:
     return str(path.relative_to(PACKAGE))[:-3]
 
@@ -90,7 +66,7 @@ def test_imports_run_one_way(rule: str) -> None:
 def test_only_the_command_knows_servers_and_only_the_helper_knows_cvmctl() -> None:
     above = {"cli": "cli", **dict.fromkeys(("cvmctl", "lint", "listing", "remedies"), "cvmctl")}
     servers = (
-        r"cvm_qmail\.(cli|observe\.shadow|process\.(?!policies|sandbox)|protocols\.cvm\.(?!packets)"
+        r"cvm_qmail\.(cli|observe\.shadow|process\.(?!network|sandbox)|protocols\.cvm\.(?!packets)"
         r"|server|service|transports|cvmctl)"
     )
     for path in PATHS:

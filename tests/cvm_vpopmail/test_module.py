@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
-from hosts import temporary_directory
-from vdomains import UID, VpopmailHost, as_process, vpopmail_host
+from vdomains import UID, VpopmailHost, as_process
 
 from cvm_qmail.answer import Recipient, Unavailable
 from cvm_qmail.plugin import Password
@@ -16,12 +14,6 @@ from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.module import module
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def vhost() -> Iterator[VpopmailHost]:
-    with temporary_directory() as root:
-        yield vpopmail_host(root)
 
 
 def says(host: VpopmailHost, address: str, **variables: str) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
-from databases import Database, SqlHost, network, sql_host
-from hosts import temporary_directory
+from databases import SqlHost, network
 from plugins.attempting import ATTEMPTS
 from serving import Server, serving, until
 from vcorpus import CVM_VPOPMAIL
@@ -24,13 +22,6 @@ pytestmark = [
     pytest.mark.peer("mariadbd", "pg_ctlcluster", "setpriv"),
     pytest.mark.skipif(landlock.version() < 4, reason="PEER MISSING: a kernel with Landlock 4"),
 ]
-
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def host(request: pytest.FixtureRequest) -> Iterator[SqlHost]:
-    database: Database = request.getfixturevalue(request.param)
-    with temporary_directory() as root:
-        yield sql_host(root, database)
 
 
 def said(server: Server) -> tuple[int, int]:

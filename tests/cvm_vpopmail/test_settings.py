@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from hosts import temporary_directory
 from serving import serving
-from vdomains import UID, VpopmailHost, as_process, vpopmail_host
+from vdomains import UID, VpopmailHost, as_process
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import BadSetting, Settings
@@ -16,12 +13,6 @@ from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.tables.backend_guess import BackendGuess
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def vhost() -> Iterator[VpopmailHost]:
-    with temporary_directory() as root:
-        yield vpopmail_host(root)
 
 
 def backend(host: VpopmailHost, kind: str = "root", **variables: str) -> str:

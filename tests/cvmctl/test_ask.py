@@ -91,7 +91,7 @@ def test_no_server_is_a_temporary_failure_not_a_refusal(tmp_path: Path) -> None:
     assert "No such file or directory" in asked.stderr
 
 
-def test_wrong_usage_is_told_without_a_traceback() -> None:
+def test_wrong_usage_is_reported_without_a_traceback() -> None:
     for arguments in (["ask"], ["ask", "cvm-udp:nowhere", "joe@example.org"], ["ask", "cvm-local:/x", "j" * 300]):
         asked = cvmctl(*arguments)
         assert asked.returncode == 2

@@ -122,7 +122,7 @@ def test_what_could_be_both_is_a_request_unless_it_is_said_to_be_a_response() ->
     assert decoding("--request", "640000").exit_code == 1
 
 
-def test_a_response_of_version_1_is_told_from_one_of_version_2() -> None:
+def test_a_response_of_version_1_is_distinguished_from_one_of_version_2() -> None:
     packet = packets.pack_response(1, b"", 0, [(1, b"joe"), (2, b"5001")])
     assert "USERNAME (1)      3  joe" in decoding(packet.hex()).stdout
     both = "64100000"  # version 2: a nonce of 16 bytes, cut short

@@ -34,7 +34,7 @@ def with_users(host: Host, users: dict[bytes, bytes]) -> Host:
     return host
 
 
-def told(host: Host, account: bytes) -> str:
+def explained(host: Host, account: bytes) -> str:
     settings = Settings.from_environment(host.environment)
     case = look_up(Recipient(account, b"v.example"), settings, qmail)
     return "\n".join(step.text for stage in stages(case) for step in stage.steps)
@@ -51,7 +51,7 @@ def told(host: Host, account: bytes) -> str:
     ],
 )
 def test_a_trace_says_which_virtual_user_it_is(host: Host, account: bytes, said: str) -> None:
-    text = told(with_users(host, USERS), account)
+    text = explained(with_users(host, USERS), account)
     assert said in text
     assert "secret" not in text
 

@@ -339,7 +339,7 @@ def wire_send(server: Server, packet: bytes) -> bytes:
     return answer
 
 
-def test_a_nonce_longer_than_the_packet_tells_nothing_of_earlier_clients(host: Host) -> None:
+def test_a_nonce_longer_than_the_packet_shows_nothing_of_earlier_clients(host: Host) -> None:
     earlier = v2(*asked(b"confidential-name"), nonce=b"12345678")
     with both(host, CVM_WORKERS="1") as pair:
         pair.send(earlier)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from smtp_servers import OUTCOMES, Asked, asked, exim, needs, rcpt, session
+from smtp_servers import (
+    Front,
+    a_stopped_daemon_is_asked_again,
+    asked,
+    each_outcome_has_its_reply,
+    exim,
+    needs,
+    rcpt,
+)
 
 pytestmark = [pytest.mark.root, needs("exim4-daemon-light")]
 
@@ -19,13 +26,6 @@ REPLIES = {
     "temporary_failure": b"451 4.3.0 cannot tell now",
     "out_of_scope": b"550 5.1.1 no such mailbox",  # the domain is in Exim's list and not in qmail's
 }
-
-
-class Front(NamedTuple):
-    """An Exim that asks a gateway."""
-
-    asked: Asked
-    port: int
 
 
 def acl(socket: Path) -> str:
@@ -42,16 +42,7 @@ def front() -> Iterator[Front]:
 
 
 def test_each_outcome_becomes_its_reply(front: Front) -> None:
-    front.asked.start()
-    for address, outcome in OUTCOMES.items():
-        assert rcpt(front.port, address).startswith(REPLIES[outcome]), address
-
-
-def test_all_recipients_of_a_session_are_asked_for(front: Front) -> None:
-    front.asked.start()
-    with session(front.port) as talk:
-        for address, outcome in OUTCOMES.items():
-            assert talk.say(b"RCPT TO:<" + address + b">").startswith(REPLIES[outcome]), address
+    each_outcome_has_its_reply(*front, REPLIES)
 
 
 def test_addresses_are_asked_for_without_the_quotes_of_smtp(front: Front) -> None:
@@ -67,12 +58,7 @@ def test_other_domains_are_refused_as_before(front: Front) -> None:
 
 
 def test_a_daemon_that_is_stopped_is_a_temporary_failure_until_it_is_back(front: Front) -> None:
-    front.asked.stop()
-    with session(front.port) as talk:
-        for address in OUTCOMES:
-            assert talk.say(b"RCPT TO:<" + address + b">").startswith(REPLIES["temporary_failure"]), address
-        front.asked.start()
-        assert talk.say(b"RCPT TO:<joe@example.org>").startswith(b"250 ")
+    a_stopped_daemon_is_asked_again(*front, REPLIES["temporary_failure"])
 
 
 def test_a_gateway_that_is_not_there_is_a_temporary_failure() -> None:

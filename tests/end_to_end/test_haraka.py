@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
-from smtp_servers import OUTCOMES, Asked, asked, haraka, needs, rcpt, session
+from smtp_servers import (
+    Front,
+    a_stopped_daemon_is_asked_again,
+    asked,
+    each_outcome_has_its_reply,
+    haraka,
+    needs,
+    rcpt,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("node"), needs("haraka")]
 
@@ -18,13 +25,6 @@ REPLIES = {
 }
 
 
-class Front(NamedTuple):
-    """A Haraka that asks a gateway."""
-
-    asked: Asked
-    port: int
-
-
 @pytest.fixture(scope="module")
 def front() -> Iterator[Front]:
     with asked() as gate, haraka(gate.gateway.ports["deliverable"]) as port:
@@ -32,16 +32,7 @@ def front() -> Iterator[Front]:
 
 
 def test_each_outcome_becomes_its_reply(front: Front) -> None:
-    front.asked.start()
-    for address, outcome in OUTCOMES.items():
-        assert rcpt(front.port, address).startswith(REPLIES[outcome]), address
-
-
-def test_all_recipients_of_a_session_are_asked_for(front: Front) -> None:
-    front.asked.start()
-    with session(front.port) as talk:
-        for address, outcome in OUTCOMES.items():
-            assert talk.say(b"RCPT TO:<" + address + b">").startswith(REPLIES[outcome]), address
+    each_outcome_has_its_reply(*front, REPLIES)
 
 
 def test_addresses_are_asked_for_without_the_quotes_of_smtp(front: Front) -> None:
@@ -52,9 +43,4 @@ def test_addresses_are_asked_for_without_the_quotes_of_smtp(front: Front) -> Non
 
 
 def test_a_daemon_that_is_stopped_is_a_temporary_failure_until_it_is_back(front: Front) -> None:
-    front.asked.stop()
-    with session(front.port) as talk:
-        for address in OUTCOMES:
-            assert talk.say(b"RCPT TO:<" + address + b">").startswith(REPLIES["temporary_failure"]), address
-        front.asked.start()
-        assert talk.say(b"RCPT TO:<joe@example.org>").startswith(b"250 ")
+    a_stopped_daemon_is_asked_again(*front, REPLIES["temporary_failure"])

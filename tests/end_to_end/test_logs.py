@@ -146,7 +146,7 @@ def logger(directory: Path, name: str) -> Iterator[tuple[Path, subprocess.Popen[
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.peer(name)) for name in LOGGERS])
-def test_loggers_write_what_cvmctl_reads_and_rotate_when_told(host: Host, tmp_path: Path, name: str) -> None:
+def test_loggers_write_what_cvmctl_reads_and_rotate_on_request(host: Host, tmp_path: Path, name: str) -> None:
     current = tmp_path / "main/current"
     with logger(tmp_path, name) as (pipe, process), serving_into(pipe, host) as server:
         before = ask(server, "joe", "nobody")

@@ -28,7 +28,7 @@ JOE, NOBODY, STICKY, ELSEWHERE = (
 
 @pytest.fixture
 def host(host: Host) -> Host:
-    """The plain host, and `sticky`, whose home says that its user is editing: nobody can tell yet."""
+    """The plain host, and `sticky`, whose home says that its user is editing: nobody can know yet."""
     host.user("sticky", 5003, mode=0o1755)
     host.passwd("joe:x:5001:5001::{root}/home/joe:/bin/sh", "sticky:x:5003:5003::{root}/home/sticky:/bin/sh")
     return host
@@ -274,7 +274,7 @@ def test_a_chain_goes_on_to_the_module_whose_domain_it_is(host: Host, chain: Cha
 
 @CVM
 @pytest.mark.parametrize("chain", [chained, listed])
-def test_a_chain_stops_at_a_module_that_cannot_tell(host: Host, chain: Chain) -> None:
+def test_a_chain_stops_at_a_temporary_failure(host: Host, chain: Chain) -> None:
     with two_servers(host) as (first, second):
         module = chain(first, second)
         assert module.ask("cvm-testclient", *STICKY)[0] == 4

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 from end_to_end.test_vpopmail import RIGHT, WRONG, mixed_host, started
 from hosts import temporary_directory
 from serving import Server
-from smtp_servers import OUTCOMES, Asked, Session, asked, needs, qpsmtpd, rcpt, session
+from smtp_servers import (
+    Front,
+    Session,
+    a_stopped_daemon_is_asked_again,
+    asked,
+    each_outcome_has_its_reply,
+    needs,
+    qpsmtpd,
+    rcpt,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("perl"), needs("qpsmtpd")]
 
 REPLIES = {
     "accepted": b"250 ",
     "rejected": b"550 Sorry, no mailbox by that name",
-    "temporary_failure": b"250 ",  # the plug-in cannot be told "later": it accepts
+    "temporary_failure": b"250 ",  # the plug-in knows no "later": it accepts
     "out_of_scope": b"250 ",  # rcpt_ok decides
 }
-
-
-class Front(NamedTuple):
-    """A qpsmtpd that asks a gateway."""
-
-    asked: Asked
-    port: int
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +39,7 @@ def front() -> Iterator[Front]:
 
 
 def test_each_outcome_becomes_its_reply(front: Front) -> None:
-    front.asked.start()
-    for address, outcome in OUTCOMES.items():
-        assert rcpt(front.port, address).startswith(REPLIES[outcome]), address
-
-
-def test_all_recipients_of_a_session_are_asked_for(front: Front) -> None:
-    front.asked.start()
-    with session(front.port) as talk:
-        for address, outcome in OUTCOMES.items():
-            assert talk.say(b"RCPT TO:<" + address + b">").startswith(REPLIES[outcome]), address
+    each_outcome_has_its_reply(*front, REPLIES)
 
 
 def test_other_domains_are_refused_as_before(front: Front) -> None:
@@ -56,12 +48,7 @@ def test_other_domains_are_refused_as_before(front: Front) -> None:
 
 
 def test_a_daemon_that_is_stopped_refuses_nobody_and_is_asked_again(front: Front) -> None:
-    front.asked.stop()
-    with session(front.port) as talk:
-        for address in OUTCOMES:
-            assert talk.say(b"RCPT TO:<" + address + b">").startswith(b"250 "), address
-        front.asked.start()
-        assert talk.say(b"RCPT TO:<nobody@example.org>").startswith(REPLIES["rejected"])
+    a_stopped_daemon_is_asked_again(*front, b"250 ", b"nobody@example.org", REPLIES["rejected"])
 
 
 # -- logins -----------------------------------------------------------------------------------------------------------

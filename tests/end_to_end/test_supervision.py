@@ -165,7 +165,7 @@ def runsv_runs(service: Path) -> bool:
 
 @contextmanager
 def runsvdir(services: Services) -> Iterator[None]:
-    """runsvdir on the directory; SIGHUP makes it tell all that it started to end, and end itself."""
+    """runsvdir on the directory; SIGHUP makes it end all that it started, and itself."""
     try:
         with supervised("runsvdir", "-P", services.directory, stop=signal.SIGHUP):
             yield
@@ -260,7 +260,7 @@ def test_runit_a_killed_supervisor_takes_its_workers_along_and_comes_back(servic
 
 
 @RUNIT
-def test_runit_what_is_in_hand_at_the_end_is_answered_and_logged_before_stopping(services: Services) -> None:
+def test_runit_what_has_begun_at_the_end_is_answered_and_logged_before_stopping(services: Services) -> None:
     service = services.add_cvm_rcptto("runit/cvm-rcptto")
     (service.directory / "env/CVM_LOCAL_TIMEOUT").write_text("60000\n")
     with runsvdir(services):
@@ -328,7 +328,7 @@ def test_runit_runs_it_as_its_own_user_who_may_look_into_every_home(services: Se
 
 @RUNIT
 @pytest.mark.usefixtures("private_home")
-def test_runit_without_capabilities_with_the_change_that_the_file_tells(services: Services) -> None:
+def test_runit_without_capabilities_with_the_change_that_the_file_describes(services: Services) -> None:
     service = services.add_cvm_rcptto("runit/cvm-rcptto")
     script = service.directory / "run"
     script.write_text(re.sub(r"^    --(inh|ambient|bounding).*\n", "", script.read_text(), flags=re.MULTILINE))
@@ -389,7 +389,7 @@ def test_the_example_smtp_service_asks_it_about_each_recipient(services: Service
             assert say("RCPT TO:<joe@backup.example>").startswith("250 "), "out of scope, but in rcpthosts"
             assert say("RCPT TO:<joe@elsewhere.example>").startswith("550 5.1.0 "), "not ours, nor in rcpthosts"
             sv("down", service)
-            assert say("RCPT TO:<joe@example.org>").startswith("451 "), "nobody can tell"
+            assert say("RCPT TO:<joe@example.org>").startswith("451 "), "nobody can say"
             sv("up", service)
             until(lambda: service.answers(secret="open sesame") == 0, "cvm-rcptto answers again")
             assert say("RCPT TO:<joe@example.org>").startswith("250 ")
@@ -618,7 +618,13 @@ def test_socket_activation_takes_the_socket_that_systemd_made(host: Host) -> Non
             output, errors = outputs(server)
             assert server.returncode == 0, errors
             assert path.stat().st_ino == made, "the path is systemd's to remove"
-    assert output.startswith(b"Starting.\n+ joe@example.org joe ")
+    first, *lines = output.decode().splitlines()
+    assert first == "Starting."
+    assert sorted(line.split()[:2] for line in lines) == [
+        ["+", "joe@example.org"],
+        ["-", "nobody@example.org"],
+        ["Stopping."],
+    ], "two workers log after their answers, in any order"
 
 
 @pytest.mark.peer("systemd-socket-activate")

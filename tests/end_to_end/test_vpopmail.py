@@ -307,7 +307,7 @@ def directory() -> Iterator[Path]:
 
 
 @MAILFRONT
-def test_bob_is_told_to_try_later_while_accounts_cannot_be_read_or_no_server_answers() -> None:
+def test_bob_is_to_try_later_while_accounts_cannot_be_read_or_no_server_answers() -> None:
     with temporary_directory() as root, started(host := mixed_host(root)) as server:
         accounts = host.domains / "example.com/vpasswd.cdb"
         accounts.write_bytes(accounts.read_bytes()[:3000])

@@ -265,7 +265,7 @@ def test_what_was_begun_is_answered_at_the_end() -> None:
             assert "Stopping." in running.log.read_text()
 
 
-def test_a_path_is_not_stolen_unless_told(pair: Pair) -> None:
+def test_a_path_is_taken_over_only_on_request(pair: Pair) -> None:
     for name in pair.gateway.listeners:
         with (
             pytest.raises(AssertionError, match=r"is already served by process|Address already in use"),

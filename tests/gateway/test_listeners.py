@@ -22,7 +22,7 @@ from cvm_qmail.gateway.listeners import Listener, parse
         ("http:unix:/run/h", b"/run/h", "", ""),
     ],
 )
-def test_a_name_tells_protocol_and_address(name: str, path: bytes | None, host: str, port: str) -> None:
+def test_a_name_says_protocol_and_address(name: str, path: bytes | None, host: str, port: str) -> None:
     found = parse(name)
     assert found == Listener(name, name.partition(":")[0], path, host, port)
     assert found.kind == (socket.SOCK_DGRAM if found.protocol == "qmail-verify" else socket.SOCK_STREAM)

@@ -50,7 +50,7 @@ def outcome(running: Gateway, protocol: str, address: bytes) -> str:
 
 @pytest.mark.parametrize("reply", OUTCOMES)
 @pytest.mark.parametrize("protocol", REQUESTS)
-def test_every_listener_tells_every_outcome(pair: Pair, protocol: str, reply: str) -> None:
+def test_every_listener_says_every_outcome(pair: Pair, protocol: str, reply: str) -> None:
     for address, recipient in ADDRESSES.items():
         pair.module.say(OUTCOMES[reply])
         assert outcome(pair.gateway, protocol, address) == expected(protocol, reply), address
@@ -150,7 +150,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize(("reply", "text"), CLASSES)
-def test_the_reply_tells_why(pair: Pair, reply: tuple[int, tuple[tuple[int, bytes], ...]], text: str) -> None:
+def test_the_reply_says_why(pair: Pair, reply: tuple[int, tuple[tuple[int, bytes], ...]], text: str) -> None:
     pair.module.say(reply)
     assert pair.gateway.outcome()["reply"] == text
     action = pair.gateway.ask("policy", REQUESTS["policy"](b"joe@ours.test")).partition(b"\n")[0].decode()

@@ -208,7 +208,7 @@ def test_smtpd_refuses_the_message_where_recipients_are_not_to_be_found_out(aske
                 client.close()  # QUIT would be the first line of a message, and its answer waited for
 
 
-def test_smtpd_is_told_to_try_again_while_the_daemon_is_away(host: Host) -> None:
+def test_smtpd_is_to_try_again_while_the_daemon_is_away(host: Host) -> None:
     host.control("locals", "ours.test\n")
     with serving(host) as server, gateway(server.module) as running, postfix(running) as ports:
         assert rcpt(ports["maps"], "joe@ours.test").startswith("250 ")

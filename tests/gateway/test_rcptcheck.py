@@ -212,7 +212,7 @@ def expected(server: MailServer, reply: str) -> str:
 
 
 def temporary(server: MailServer, done: Done) -> bool:
-    """Whether the SMTP client is told to come back, and only that."""
+    """Whether the SMTP client is to come back, and only that."""
     replies = server.reply(done).splitlines()
     return len(replies) == 1 and replies[0][0] == "4"
 
@@ -310,7 +310,7 @@ def test_each_answer_of_the_gateway_becomes_the_reply_of_the_server(server: Mail
 
 
 @each_server
-def test_the_gateway_is_told_who_asks(server: MailServer, program: Path) -> None:
+def test_the_gateway_learns_who_asks(server: MailServer, program: Path) -> None:
     with answering(b"action=dunno\n\n", POLICY_END) as module:
         for address in server.recipients():
             done = server.call(program, address, CVM_GATEWAY=f"unix:{module.path}", CVM_LOOKUP="cvm-local:/nowhere")
@@ -413,6 +413,13 @@ def test_a_wrong_setting_is_a_temporary_failure(server: MailServer, program: Pat
             assert done.log.startswith(b"cvm-rcptcheck: "), name
             assert b"xxx" not in done.log or "secret" not in name
         assert module.asked == []
+
+
+def test_what_is_missing_is_named_in_the_log(program: Path) -> None:
+    settings = {"RECIPIENT": "joe@ours.test", "CVM_LOOKUP": "cvm-local:/nonexistent/socket"}
+    done = subprocess.run([program], env=settings, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (111, "")
+    assert done.stderr == "cvm-rcptcheck: /nonexistent/socket: No such file or directory\n"
 
 
 @each_kind
@@ -603,7 +610,7 @@ def test_each_question_by_udp_has_a_nonce_of_its_own(program: Path) -> None:
     assert len({packets.parse_request(packet).nonce for packet in heard}) == 5
 
 
-# -- who called, and what else it is told ----------------------------------------------------------------------------
+# -- who called, and what else it learns ----------------------------------------------------------------------------
 
 
 def test_who_is_called_by_rcptcheck_beside_spp_answers_rcptcheck(program: Path) -> None:

@@ -1,6 +1,6 @@
 """What real mail servers were seen to send, sent to a gateway; the answer is one that made that client do right.
 
-The judge is the corpus: a client's table from what it was answered to what its SMTP client was told is made from the
+The judge is the corpus: a client's table from what it was answered to what its SMTP client got is made from the
 recorded exchanges, and the gateway's answers are looked up in it.
 """
 
@@ -37,10 +37,10 @@ PROTOCOL_OF = {
 }
 
 CODES = {"accepted": "2", "rejected": "5", "temporary_failure": "4"}
-"""The first digit of what the SMTP client has to be told."""
+"""The first digit of what the SMTP client has to get."""
 
 UNTELLABLE = {
-    ("qpsmtpd", "temporary_failure"),  # its client cannot be told "later", and accepts
+    ("qpsmtpd", "temporary_failure"),  # its client knows no "later", and accepts
     ("haraka", "out_of_scope"),  # it rejects what is not local, unless another plug-in takes it
     ("postfix.access.socketmap", "rejected"),  # an access map has no opinion of what it does not find
 }
@@ -82,8 +82,8 @@ def form(name: str, answer: bytes) -> bytes:
     return status if status != b"200" else b"200 " + body
 
 
-def told(name: str) -> dict[bytes, set[str]]:
-    """By form of an answer: what the SMTP client was told, first digits."""
+def replies(name: str) -> dict[bytes, set[str]]:
+    """By form of an answer: what the SMTP client got, first digits."""
     table: dict[bytes, set[str]] = {}
     for exchange in usual(name):
         answers = exchange.get("answer")
@@ -107,7 +107,7 @@ def _of_postmap(exchange: dict[str, Any]) -> str:
 @pytest.mark.parametrize("name", PROTOCOL_OF)
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_every_answer_made_that_client_do_right(pair: Pair, name: str, outcome: str) -> None:
-    table = told(name)
+    table = replies(name)
     assert len(table) >= 2, name
     pair.module.say(OUTCOMES[outcome])
     judged = 0
@@ -236,7 +236,7 @@ def test_many_requests_on_one_connection_are_answered_in_order(pair: Pair) -> No
 
 
 @pytest.mark.parametrize(("setting", "answer"), [("ok", b"4:OK 1,"), ("temporary", b"TEMP"), ("notfound", b"9:NOTF")])
-def test_a_map_answers_out_of_scope_as_it_is_told(pair: Pair, setting: str, answer: bytes) -> None:
+def test_a_map_answers_out_of_scope_as_it_is_configured(pair: Pair, setting: str, answer: bytes) -> None:
     pair.module.say(out_of_scope())
     with gateways.gateway(pair.module.address, CVM_GATEWAY_OUT_OF_SCOPE=setting) as running:
         assert answer in running.ask("socketmap", gateways.netstring(b"rcpt joe@ours.test"))
@@ -253,7 +253,7 @@ def test_other_paths_of_qmail_deliverable_are_forbidden(pair: Pair) -> None:
     assert pair.gateway.get("/", "deliverable")[0] == 403
 
 
-def test_the_numbers_of_qmail_deliverable_tell_accounts(pair: Pair) -> None:
+def test_the_numbers_of_qmail_deliverable_say_what_kind_of_account(pair: Pair) -> None:
     for reason, number in ((b"account", 0xF5), (b"sql-alias", 0xF3), (b"catch-all", 0xF4), (b"dotqmail", 0xF1)):
         pair.module.say(gateways.accepted(reason))
         assert pair.gateway.get("/qd1/deliverable?joe%40ours.test", "deliverable") == (200, str(number).encode())

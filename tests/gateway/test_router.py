@@ -176,7 +176,7 @@ def test_a_module_that_comes_back_is_asked_again(net: Net) -> None:
         (("temporary_failure", "over-quota", "full"), ("temporary_failure", "full", "452 4.2.2 mailbox full")),
     ],
 )
-def test_another_gateway_tells_all_there_is_to_tell(
+def test_another_gateway_says_all_that_it_knows(
     net: Net, said: tuple[str, str | None, str | None], outcome: tuple[str, str | None, str]
 ) -> None:
     net.far.says = lambda address: answer(address, *said)

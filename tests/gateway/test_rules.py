@@ -93,12 +93,12 @@ def test_a_message_is_refused_at_data_instead_of_its_recipients(pair: Pair) -> N
             refused = action(running, "", instance="1.1", protocol_state=state)
             assert refused == "554 5.1.1 message refused: a recipient has no mailbox here"
             assert action(running, "", instance="1.2", protocol_state=state) == "dunno"
-        assert action(running, "no@ours.test") == NO  # nothing tells which message it is for
+        assert action(running, "no@ours.test") == NO  # nothing says which message it is for
         assert running.logged("- - policy denied-at-data")
     assert action(pair.gateway, "no@ours.test", instance="1.1") == NO
 
 
-def test_senders_are_not_checked_when_told_so(pair: Pair) -> None:
+def test_senders_are_not_checked_where_that_is_configured(pair: Pair) -> None:
     senders = "ann@client.test @trusted.test <>"
     with gateway(pair.module.address, CVM_GATEWAY_SENDERS=senders) as running:
         for sender in ("ann@client.test", "ANN@client.TEST", "bob@trusted.test", ""):

@@ -73,6 +73,8 @@ def test_it_shows_what_was_asked_and_how_the_module_is(pair: Pair) -> None:
     assert "no-mailbox" in text
     assert pair.module.address in text
     assert re.search(r"up for \d+ s", text)
+    process = f"process {pair.gateway.process.pid}, sandbox: "
+    assert re.search(process + r"(Landlock \d+|no Landlock), (a|no) filter for system calls", text)
     assert re.search(r"onerror=.*59 min more", text)
 
 

@@ -97,7 +97,7 @@ def test_the_same_as_json() -> None:
     }
 
 
-def test_json_tells_no_domain_from_an_empty_one() -> None:
+def test_json_distinguishes_no_domain_from_an_empty_one() -> None:
     assert [json.loads(as_line(event(domain=domain), 0, "json", code_of))["domain"] for domain in (None, b"")] == [
         None,
         "",
@@ -272,7 +272,7 @@ def test_what_is_written_at_once_is_whole_lines_that_a_pipe_takes_whole() -> Non
     assert all(len(write) <= ATOMIC and write.endswith(b"\n") for write in writes)
 
 
-def test_beyond_the_backlog_lines_are_counted_and_the_count_is_told() -> None:
+def test_beyond_the_backlog_lines_are_counted_and_the_count_is_logged() -> None:
     line = as_line(EVENT, 0).encode() + b"\n"
     count = BACKLOG // len(line) + 100
     with pipe() as (log, out):

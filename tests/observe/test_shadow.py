@@ -20,9 +20,9 @@ import pytest
 from end_to_end.test_c_program import C_PROGRAM, c_serving, wrapped
 from events import event
 from hosts import Host, plain_host, temporary_directory
+from observe.test_comparison import JOE, REFUSED, response
 from serving import AN_HOUR, CVM_QMAIL, PATIENCE, Server, alive, request, run, serving, until
 
-from cvm_qmail.answer import DRY_RUN
 from cvm_qmail.observe.log import Log
 from cvm_qmail.observe.shadow import (
     NICENESS,
@@ -31,10 +31,8 @@ from cvm_qmail.observe.shadow import (
     Follower,
     Uncompared,
     check,
-    difference,
     follow,
     question,
-    without_dry_run,
 )
 from cvm_qmail.protocols.cvm import client, packets
 from cvm_qmail.protocols.cvm.packets import Credential
@@ -44,40 +42,8 @@ from cvm_qmail.settings import BadSetting
 
 pytestmark = pytest.mark.root
 
-# -- what differs -----------------------------------------------------------------------------------
-
-
-def response(code: int = 0, *facts: tuple[int, bytes], nonce: bytes = b"") -> packets.Response:
-    return packets.Response(code, nonce, facts)
-
-
-JOE = ((1, b"joe"), (2, b"5001"), (14, b"example.org"))
-REFUSED, REMOTE = response(100, (16, b"0")), response(100, (16, b"1"))
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
-    [
-        (response(0, *JOE), response(0, *reversed(JOE)), ""),
-        (REFUSED, REFUSED, ""),
-        (REFUSED, response(0, *JOE), "here 100 out of scope 0, there 0"),
-        (REFUSED, REMOTE, "here 100 out of scope 0, there 100 out of scope 1"),
-        (response(4), response(100), "here 4, there 100"),
-        (response(0, *JOE), response(0, *JOE[:2], (14, b".org")), "DOMAIN here example.org, there .org"),
-        (response(0, *JOE), response(0, *JOE[1:]), "USERNAME here joe, there none"),
-        (response(0, (8, b"1"), (8, b"2")), response(0, (8, b"1")), "SUPP_GROUPID here 1 2, there 1"),
-        (response(0, *JOE), response(0, *JOE, (200, b"x")), "fact 200 here none, there x"),
-        (response(4, nonce=b"a"), response(4, nonce=b"b"), "there another nonce"),
-        (response(0, (5, b"/" * 100)), response(0), f"DIRECTORY here {'/' * 80}..., there none"),
-    ],
-)
-def test_a_difference_is_told_in_words(ours: packets.Response, theirs: packets.Response, said: str) -> None:
-    assert difference(ours, theirs) == said
-
-
 PACKET = request("nobody")
 REJECTION = packets.pack_response(2, b"", 100, [(16, b"0")])
-ACCEPTANCE = packets.pack_response(2, b"", 0, JOE)
 
 
 def rejected(began: float = 0.0, where: bytes = b"/alias", detail: str = "", response: bytes = REJECTION) -> Event:
@@ -93,11 +59,6 @@ def rejected(began: float = 0.0, where: bytes = b"/alias", detail: str = "", res
         request=PACKET,
         response=response,
     )
-
-
-def test_in_a_dry_run_it_is_the_rejection_that_is_compared() -> None:
-    assert without_dry_run(rejected(response=ACCEPTANCE)).code == 0
-    assert without_dry_run(rejected(detail=DRY_RUN, response=ACCEPTANCE)) == REFUSED
 
 
 # -- a worker's side --------------------------------------------------------------------------------
@@ -218,9 +179,9 @@ def answering(follower: Follower, answered: Event) -> None:
 def test_what_nobody_takes_is_counted_at_once_and_then_once_a_minute(clock: Time, lines: Lines) -> None:
     with channel() as (_, sending):
         follower = Follower(sending, lines.log, clock)
-        while not (told := [line for line in lines() if "shadow" in line]):
+        while not (said := [line for line in lines() if "shadow" in line]):
             answering(follower, rejected())
-        assert told == ["? shadow: 1 answers were not compared; the last: too many are waiting for the other module"]
+        assert said == ["? shadow: 1 answers were not compared; the last: too many are waiting for the other module"]
         for _ in range(7):
             answering(follower, rejected())
         clock.now += PAUSE - 1
@@ -268,7 +229,7 @@ def test_an_old_answer_is_not_compared_since_files_change(clock: Time, lines: Li
     ]
 
 
-def test_a_module_that_does_not_answer_is_told_once_a_minute(clock: Time, lines: Lines) -> None:
+def test_a_module_that_does_not_answer_is_reported_once_a_minute(clock: Time, lines: Lines) -> None:
     answered = rejected(began=clock.now)
     assert following(lines, clock, "m: no answer", answered, answered, answered) == [
         "? shadow: 1 answers were not compared; the last: m: no answer"
@@ -290,9 +251,9 @@ def test_a_count_is_said_when_its_time_has_come_without_another_one(clock: Time,
 
 def test_what_came_from_outside_is_escaped_and_cut(clock: Time, lines: Lines) -> None:
     answered = rejected(began=clock.now, where=b"\n" * 100_000)
-    told = following(lines, clock, response(0, (5, b"\n! forged")), answered)
-    assert len(told) == 1
-    assert told[0].startswith(r"! nobody@example.org alias no-mailbox \x0a")
+    said = following(lines, clock, response(0, (5, b"\n! forged")), answered)
+    assert len(said) == 1
+    assert said[0].startswith(r"! nobody@example.org alias no-mailbox \x0a")
 
 
 # -- the setting ------------------------------------------------------------------------------------
@@ -352,13 +313,13 @@ def test_differences_of_two_servers_are_logged_and_agreement_is_not(host: Host, 
         serving(host, CVM_SHADOW=theirs.module, scheme=scheme) as server,
     ):
         assert [server.ask(name).code for name in ("nobody", "joe-foo", "bob", "postmaster")] == [100, 0, 100, 0]
-        told = differences(server, "joe-foo", "bob", "postmaster")
+        said = differences(server, "joe-foo", "bob", "postmaster")
         home, root = host.root / "home/joe", other.root
-        assert f"! joe-foo@example.org joe dotqmail {home}/.qmail-foo here 0, there 100 out of scope 0" in told
-        assert f"! bob@example.org alias no-mailbox {host.root}/alias here 100 out of scope 0, there 0" in told
-        (of_postmaster,) = [line for line in told if "postmaster" in line]
+        assert f"! joe-foo@example.org joe dotqmail {home}/.qmail-foo here 0, there 100 out of scope 0" in said
+        assert f"! bob@example.org alias no-mailbox {host.root}/alias here 100 out of scope 0, there 0" in said
+        (of_postmaster,) = [line for line in said if "postmaster" in line]
         assert f"DIRECTORY here {host.root}/alias, there {root}/alias" in of_postmaster
-        assert not [line for line in told if "nobody" in line]
+        assert not [line for line in said if "nobody" in line]
 
 
 def test_two_servers_may_be_each_others_shadow(host: Host) -> None:
@@ -408,9 +369,9 @@ def test_as_json(host: Host) -> None:
         serving(host, CVM_SHADOW=theirs.module, CVM_LOG="json") as server,
     ):
         server.ask("bob")
-        told = json.loads(server.logged('"!"'))
-    assert (told["account"], told["code"], told["reason"]) == ("bob", 100, "no-mailbox")
-    assert told["detail"] == "here 100 out of scope 0, there 0"
+        said = json.loads(server.logged('"!"'))
+    assert (said["account"], said["code"], said["reason"]) == ("bob", 100, "no-mailbox")
+    assert said["detail"] == "here 100 out of scope 0, there 0"
 
 
 def test_secrets_and_passwords_go_to_the_shadow_and_never_to_the_log(host: Host) -> None:
@@ -480,7 +441,7 @@ def test_a_shadow_that_hangs_costs_only_a_counted_line(host: Host) -> None:
         assert server.log.read_text().endswith("Stopping.\n")
 
 
-def test_a_shadow_that_is_not_there_is_told(host: Host) -> None:
+def test_a_shadow_that_is_not_there_is_reported(host: Host) -> None:
     with temporary_directory() as directory, serving(host, CVM_SHADOW=f"cvm-local:{directory}/s") as server:
         for _ in range(10):
             assert server.ask("joe").code == 0
@@ -489,14 +450,14 @@ def test_a_shadow_that_is_not_there_is_told(host: Host) -> None:
         assert server.log.read_text().count("? shadow: ") == 1
 
 
-def test_a_shadow_that_answers_nonsense_is_told(host: Host) -> None:
+def test_a_shadow_that_answers_nonsense_is_reported(host: Host) -> None:
     with recording(b"\0" * 600) as (module, _), serving(host, CVM_SHADOW=module) as server:
         assert server.ask("joe").code == 0
         server.logged("? shadow: 1 answers were not compared")
 
 
 def shadow_process(server: Server) -> int:
-    """The child of the server that does not hold its door."""
+    """The child of the server that does not hold its listening socket."""
     return until(lambda: _shadow_process(server), "there is a shadow process")
 
 
@@ -556,7 +517,7 @@ def test_a_program_that_hangs_ends_with_the_server(host: Host) -> None:
 
 
 def test_a_client_sees_the_end_of_the_server_not_of_the_shadow(host: Host) -> None:
-    """The process must not hold the door open, or clients would wait there for ever."""
+    """The process must not hold the listening socket, or clients would wait there for ever."""
     with silent() as module, serving(host, CVM_SHADOW=module) as server:
         process = shadow_process(server)
 
@@ -616,7 +577,7 @@ def manual(*starts: str) -> str:
 def test_a_careful_switch_from_the_c_program(host: Host) -> None:
     host.control("virtualdomains", "v.example:joe\nexcept.example:\n")
     with c_serving(host) as c:
-        # 1. the C program answers; ours, beside it, tells the difference
+        # 1. the C program answers; ours, beside it, reports the difference
         for account, domain in (("joe", "example.org"), ("joe", "except.example"), ("nobody", "example.org")):
             c.ask(account, domain)
         with serving(host, CVM_SHADOW=c.module) as trial:
@@ -632,11 +593,11 @@ def test_a_careful_switch_from_the_c_program(host: Host) -> None:
                 recipe = recipe.replace(here, str(there))
 
             def differing() -> list[str]:
-                told = run(Path("/bin/sh"), "-c", recipe, host=host).stdout.decode()
-                return [line for line in told.splitlines() if line[0] == "!"]
+                said = run(Path("/bin/sh"), "-c", recipe, host=host).stdout.decode()
+                return [line for line in said.splitlines() if line[0] == "!"]
 
-            told = until(differing, "the recipe finds a difference")
-            assert {line.split()[1] for line in told} == {"joe@except.example"}
+            said = until(differing, "the recipe finds a difference")
+            assert {line.split()[1] for line in said} == {"joe@except.example"}
             asked = set((host.root / "asked").read_text().split())
             assert asked == {"joe@example.org", "joe@except.example", "nobody@example.org"}
         # 2. ours answers, and refuses nothing; what is compared is what it would say

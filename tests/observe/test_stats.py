@@ -116,13 +116,30 @@ def test_a_server_counts_what_it_answers(host: Host) -> None:
     assert not Path(stats).exists()
 
 
+A_PLUGINS_SETTINGS = """
+from cvm_qmail.settings import Setting, optional
+
+SETTINGS = {
+    "password": Setting("TRY_PASSWORD", "unset", optional, "a password", secret=True),
+    "user": Setting("TRY_USER", "unset", optional, "a name"),
+}
+"""
+
+
 @pytest.mark.root
-def test_no_secret_is_in_the_file(host: Host) -> None:
-    with serving(host, CVM_LOOKUP_SECRET="open-sesame") as server:
+def test_no_secret_is_in_the_file(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "trying.py").write_text(A_PLUGINS_SETTINGS)
+    (tmp_path / "trying-1.0.dist-info").mkdir()
+    (tmp_path / "trying-1.0.dist-info/entry_points.txt").write_text("[cvm_qmail.settings]\ntrying = trying:SETTINGS\n")
+    more = {"TRY_PASSWORD": "open-barley", "TRY_USER": "ali", "CVM_GATEWAY_TOKEN": "open-wheat" * 4}
+    with serving(host, CVM_LOOKUP_SECRET="open-sesame", PYTHONPATH=str(tmp_path), **more) as server:
         text = Path(f"{server.path}.stats").read_bytes()
-        found = read(f"{server.path}.stats")
-    assert b"open-sesame" not in text
-    assert found.about.settings["CVM_LOOKUP_SECRET"] == "(set)"
+        found = read(f"{server.path}.stats").about.settings
+    assert b"open-" not in text
+    secrets = ("CVM_LOOKUP_SECRET", "CVM_GATEWAY_TOKEN", "TRY_PASSWORD")
+    assert {name: found[name] for name in (*secrets, "TRY_USER")} == dict.fromkeys(secrets, "(set)") | {
+        "TRY_USER": "ali"
+    }
 
 
 @pytest.mark.root

@@ -214,7 +214,7 @@ def test_setup_upgrade_under_load_and_undo_with_runit(plain: Machine, packages: 
 def test_upgrade_under_load_and_removal_with_systemd(systemd: Machine, packages: Packages, earlier: Packages) -> None:
     with_qmail(systemd)
     earlier.put_into(systemd)
-    nothing_runs_until_it_is_told_to(systemd)
+    nothing_runs_before_it_is_enabled(systemd)
     systemd.put("/etc/cvm-qmail/env/CVM_WORKERS", "3\n")
     said = systemd.run("cvmctl", "setup", "--apply").stdout
     start, question, log = (line.strip() for line in said.partition("\nnext\n")[2].splitlines()[:3])
@@ -250,7 +250,7 @@ def test_upgrade_under_load_and_removal_with_systemd(systemd: Machine, packages:
     assert not systemd.exists("/etc/cvm-qmail")
 
 
-def nothing_runs_until_it_is_told_to(systemd: Machine) -> None:
+def nothing_runs_before_it_is_enabled(systemd: Machine) -> None:
     for unit in UNITS:
         assert systemd.run("systemctl", "is-enabled", unit, check=False).stdout.strip() in ("disabled", "indirect")
         assert systemd.run("systemctl", "is-active", unit, check=False).stdout.strip() == "inactive"

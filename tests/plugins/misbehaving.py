@@ -4,7 +4,7 @@
 |wait PATH    ends when PATH is there
 |die          takes its process along
 |raise        raises what nobody foresaw
-|taste PATH   reads PATH by way of `Tables.file`, as the controlling user
+|taste PATH   reads PATH through `Tables.file`, as the controlling user
 """
 
 from __future__ import annotations

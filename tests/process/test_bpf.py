@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cvm_qmail.process import bpf, policies
 from cvm_qmail.process.bpf import Argument, Case
-from cvm_qmail.process.policies import NOTHING, QUIET, Network
+from cvm_qmail.process.network import EVERYTHING, NOTHING, Network
+from cvm_qmail.process.policies import QUIET
 from cvm_qmail.process.syscalls import NEWEST, Architecture, architecture
 
 X86, ARM = 0xC000003E, 0xC00000B7
@@ -117,7 +118,7 @@ STREAM, DATAGRAM, RAW = 1, 2, 3
 
 
 def test_every_name_of_a_policy_is_a_call(here: Architecture) -> None:
-    names = {*policies.supervisor(), *policies.worker(policies.EVERYTHING, PID), *policies.gateway(NOTHING, PID)}
+    names = {*policies.supervisor(), *policies.worker(EVERYTHING, PID), *policies.gateway(NOTHING, PID)}
     x86 = architecture("x86_64")
     assert x86 is not None
     assert names <= set(x86.numbers)
@@ -154,9 +155,9 @@ def test_a_worker_signals_itself_alone(here: Architecture) -> None:
 @pytest.mark.parametrize("name", ["execve", "ptrace", "mount", "bpf", "keyctl", "setuid", "setresgid", "setgroups"])
 def test_no_process_does_this(here: Architecture, name: str) -> None:
     for calls in (
-        policies.worker(policies.EVERYTHING, PID),
-        policies.shadow(policies.EVERYTHING, PID),
-        policies.gateway(policies.EVERYTHING, PID),
+        policies.worker(EVERYTHING, PID),
+        policies.shadow(EVERYTHING, PID),
+        policies.gateway(EVERYTHING, PID),
         policies.supervisor(),
     ):
         assert not allows(here, filtered(here, calls), name)
@@ -165,7 +166,7 @@ def test_no_process_does_this(here: Architecture, name: str) -> None:
 def test_the_supervisor_may_do_what_its_workers_may(here: Architecture) -> None:
     """Its filter is theirs too."""
     may = policies.supervisor()
-    assert set(policies.worker(policies.EVERYTHING, PID)) <= set(may)
+    assert set(policies.worker(EVERYTHING, PID)) <= set(may)
     program = filtered(here, may)
     assert allows(here, program, "clone", 0x01200011)
     assert not allows(here, program, "clone", 0x10000000)

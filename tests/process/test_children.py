@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -13,6 +14,21 @@ from serving import until
 from cvm_qmail.process.children import die_with_parent, run_with_deadline
 
 Write = Callable[[bytes], None]
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_fork_that_fails_leaves_no_descriptor_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+    before = open_descriptors()
+    with pytest.raises(BlockingIOError):
+        run_with_deadline(lambda write: write(b""), 60)
+    assert open_descriptors() == before
 
 
 def test_what_a_child_writes_comes_back_whole() -> None:
@@ -51,11 +67,11 @@ def test_it_works_whatever_was_inherited_for_sigchld(ignored: signal.Handlers) -
 
 def test_a_child_dies_when_the_last_writer_exits() -> None:
     pipe, ours = os.pipe()
-    ready, tell = os.pipe()
+    ready, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(ours)
-        os.write(tell, b"%d" % die_with_parent(pipe))
+        os.write(writing, b"%d" % die_with_parent(pipe))
         time.sleep(3600)
         os._exit(0)
     assert os.read(ready, 1) == b"1"
@@ -64,7 +80,7 @@ def test_a_child_dies_when_the_last_writer_exits() -> None:
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
-def test_a_child_whose_parent_has_exited_is_told_so() -> None:
+def test_a_child_whose_parent_has_exited_learns_it() -> None:
     pipe, ours = os.pipe()
     os.close(ours)
     assert not die_with_parent(pipe)

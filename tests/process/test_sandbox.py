@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 from hosts import Host, temporary_directory
 from plugins.attempting import ATTEMPTS
-from serving import PLUGINS, Server, serving, until
+from serving import PATIENCE, PLUGINS, Server, serving, until
 from tables.test_rights import SERVER, WITH_CAPABILITIES
 
 from cvm_qmail.process import bpf, landlock, policies, sandbox
+from cvm_qmail.process.network import NOTHING
 from cvm_qmail.process.syscalls import architecture
 
 pytestmark = [
@@ -35,17 +37,17 @@ FILES_ONLY = {"read-memory"}
 def confined(request: pytest.FixtureRequest, host: Host) -> Iterator[Server]:
     """A server in the sandbox; each attempt is an address of joe's."""
     target = host.file("roots", b"root's own\n", mode=0o666)
-    with socket.create_server(("127.0.0.1", 0)) as listening, temporary_directory() as folder:
-        os.chown(folder, *SERVER)
+    with socket.create_server(("127.0.0.1", 0)) as listening, temporary_directory() as directory:
+        os.chown(directory, *SERVER)
         for name in ATTEMPTS:
             argument = target
             if name == "connect":
                 argument = Path(str(listening.getsockname()[1]))
             elif name == "connect-unix":
-                argument = folder / "s"
+                argument = directory / "s"
             host.file(f"home/joe/.qmail-{name}", f"|try {name} {argument}\n", uid=5001, gid=5001)
         more = {"PYTHONPATH": PLUGINS, "CVM_SANDBOX": "required", "CVM_WORKERS": "1"}
-        with serving(host, wrapper=USERS[request.param], path=folder / "s", **more) as server:
+        with serving(host, wrapper=USERS[request.param], path=directory / "s", **more) as server:
             yield server
     assert target.read_bytes() == b"root's own\n"
     assert not target.with_name("roots.new").exists()
@@ -111,10 +113,14 @@ def status_of(pid: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("user", USERS)
 def test_every_process_of_a_server_is_in_the_sandbox(host: Host, user: str) -> None:
-    with temporary_directory() as folder:
-        os.chown(folder, *SERVER)
+    with temporary_directory() as directory:
+        os.chown(directory, *SERVER)
         with serving(
-            host, wrapper=USERS[user], path=folder / "s", CVM_SANDBOX="auto", CVM_SHADOW=f"cvm-local:{folder}/other"
+            host,
+            wrapper=USERS[user],
+            path=directory / "s",
+            CVM_SANDBOX="auto",
+            CVM_SHADOW=f"cvm-local:{directory}/other",
         ) as server:
             assert server.ask("joe").code == 0
             for pid in (server.process.pid, *server.workers()):
@@ -145,7 +151,7 @@ def test_the_report_says_what_this_process_has_given_up() -> None:
     pid = os.fork()
     if not pid:
         try:
-            network = policies.NOTHING
+            network = NOTHING
             sandbox.enter(
                 "worker", "required", policies.worker(network, os.getpid()), [landlock.READ_ALL], network.reached
             )
@@ -163,20 +169,26 @@ def test_the_report_says_what_this_process_has_given_up() -> None:
     }
 
 
-WITHOUT_LANDLOCK = """
+WITHOUT = """
 import os, sys
 from cvm_qmail.process import bpf, seccomp
+from cvm_qmail.process.network import NOTHING
 from cvm_qmail.process.syscalls import architecture
 here = architecture()
-here_not = {here.numbers["landlock_create_ruleset"]: 38}
+here_not = {here.numbers[sys.argv[1]]: int(sys.argv[2])}
 seccomp.put_in_force(bpf.program(here.audit, {}, here_not, 1 << 29, bpf.returning(bpf.ALLOW)))
-os.execv(sys.argv[1], sys.argv[1:])
+os.execv(sys.argv[3], sys.argv[3:])
 """
+
+
+def without(call: str, error: int) -> list[str]:
+    """For a server's `wrapper`: a system call that fails with `error`, as in a container."""
+    return [sys.executable, "-c", WITHOUT, call, str(error)]
 
 
 def without_landlock() -> list[str]:
     """For a server's `wrapper`: a kernel without Landlock."""
-    return [sys.executable, "-c", WITHOUT_LANDLOCK]
+    return without("landlock_create_ruleset", errno.ENOSYS)
 
 
 def test_a_kernel_without_landlock_is_said_and_the_rest_is_there(host: Host) -> None:
@@ -191,3 +203,13 @@ def test_a_kernel_without_landlock_is_not_enough_where_it_is_required(host: Host
         assert server.process.wait(20) == 100
         assert "CVM_SANDBOX=required, but this kernel has no Landlock" in server.errors.read_text()
         assert not server.path.exists()
+
+
+def test_a_landlock_that_cannot_be_entered_is_said_where_it_is_required(host: Host) -> None:
+    refusing = without("landlock_restrict_self", errno.EPERM)
+    with serving(host, wrapper=refusing, CVM_SANDBOX="required", wait=False) as server:
+        assert server.process.wait(PATIENCE) == 100
+        said = server.errors.read_text()
+        assert "CVM_SANDBOX=required, but Landlock says: Operation not permitted" in said
+        assert "Traceback" not in said
+        assert list(server.path.parent.glob("socket*")) == []

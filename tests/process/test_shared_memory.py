@@ -11,7 +11,7 @@ from cvm_qmail.process.shared_memory import QUARANTINE, Slots
 
 
 class Clock:
-    """A time that passes when it is told to."""
+    """A time that passes when a test says so."""
 
     now = 100.0
 
@@ -19,7 +19,7 @@ class Clock:
         return self.now
 
 
-def test_a_slot_tells_when_a_look_up_began_and_when_there_is_none() -> None:
+def test_a_slot_says_when_a_lookup_began_and_when_there_is_none() -> None:
     clock = Clock()
     slot = Slots(2, clock)[1]
     seen = []
@@ -31,7 +31,7 @@ def test_a_slot_tells_when_a_look_up_began_and_when_there_is_none() -> None:
     assert (slot.began, slot.guard(respond)(b"x"), seen, slot.began) == (0.0, b"x", [100.0], 0.0)
 
 
-def test_a_look_up_that_fails_is_over_as_well() -> None:
+def test_a_lookup_that_fails_is_over_as_well() -> None:
     slot = Slots(1, Clock())[0]
 
     def respond(request: bytes) -> bytes:
@@ -42,7 +42,7 @@ def test_a_look_up_that_fails_is_over_as_well() -> None:
     assert slot.began == 0.0
 
 
-def test_a_slot_tells_where_the_worker_looks_in_this_request() -> None:
+def test_a_slot_says_where_the_worker_looks_in_this_request() -> None:
     slot = Slots(1, Clock())[0]
     seen = []
 
@@ -57,7 +57,7 @@ def test_a_slot_tells_where_the_worker_looks_in_this_request() -> None:
     assert seen == [b"", b"/home/joe", b"", b"/home/ann"]
 
 
-def test_a_slot_tells_who_asked_what() -> None:
+def test_a_slot_says_who_asked_what() -> None:
     slot = Slots(1, Clock())[0]
     slot.received(b"\2\0\0", ("127.0.0.1", 53))
     assert slot.question == (b"\2\0\0", b'["127.0.0.1", 53]')
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_cut_and_harms_no_neighbour(length: int) -> None:
     assert (slots[1].began, slots[1].resource, slots[1].question) == (0.0, b"", (b"", b""))
 
 
-def test_clear_forgets_the_look_up_of_a_worker_that_is_gone() -> None:
+def test_clear_forgets_the_lookup_of_a_worker_that_is_gone() -> None:
     slot = Slots(1, Clock())[0]
     slot._began[0] = 5.0
     slot.clear()
@@ -178,6 +178,6 @@ def test_a_worker_is_needed_when_no_other_that_goes_before_it_is_free() -> None:
     slots[0].serves(True)
     assert [slots[number].needed() for number in range(3)] == [True, False, False]
     slots[0].guard(respond)(b"x")
-    assert needed == [True]  # the other one had a lookup in hand
+    assert needed == [True]  # the other one had begun a lookup
     slots[0].clear()  # and now it is gone
     assert slots[1].needed()

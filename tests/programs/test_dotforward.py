@@ -6,11 +6,11 @@ import os
 import subprocess
 
 import pytest
+from disk import Disk
 from hosts import temporary_directory
 from hypothesis import example, given
 from hypothesis import strategies as st
 from phosts import HOME, OWNER, code, delivery, looking, running
-from vmemory import Disk
 
 from cvm_qmail.programs.dotforward import LIMIT, Unparsable, parse, program
 from cvm_qmail.programs.plugins import qmail

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import strategies
+from disk import Disk
 from hosts import temporary_directory
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from phosts import HOME, OWNER, code, delivery, looking, table
-from vmemory import Disk
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.plugin import Delivery

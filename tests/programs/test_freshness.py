@@ -9,28 +9,22 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from changing import NO, TEMPORARY, YES, Worker, there_and_back, until_old
 from hosts import Host, cdb_bytes, plain_host, temporary_directory
 from phosts import table
 from programs.test_vmailmgr import record
-from serving import serving, until
+from serving import serving
 
-from cvm_qmail.answer import Answer, Recipient
-from cvm_qmail.pipeline import make_responder
-from cvm_qmail.protocols.cvm import packets
 from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.door import Tables
-from cvm_qmail.tables.identity import SETTLED
 
 pytestmark = pytest.mark.root
 
-YES, NO, TEMPORARY = 0, 100, 4
 JOE = 5001
 TURNS = 4
 
@@ -99,6 +93,7 @@ class Change(NamedTuple):
     lines: str = "|fastforward -d t.cdb\n"
     cached: bool = True
     """Whether the answer before it may be cached."""
+    address: str = "joe-a@example.org"
 
 
 VDELIVER = "|vdeliver\n"
@@ -196,42 +191,16 @@ def prepared(root: Path, change: Change) -> Host:
     return host
 
 
-class World:
-    """A host, and what a worker does with a packet, all that it caches included."""
+class World(NamedTuple):
+    """A host, and a worker that looks at it."""
 
-    def __init__(self, host: Host, change: Change) -> None:
-        self.host = host
-        self.change = change
-        settings = Settings.from_environment(host.environment)
-        tables = Tables(settings)
-        served = qmail(tables, settings)
-        self.looked_up = 0
-
-        def lookup(recipient: Recipient) -> Answer:
-            self.looked_up += 1
-            return served.lookup(recipient)
-
-        self._respond = make_responder(tables, served._replace(lookup=lookup), settings._replace(lookup_secret=b""), [])
-
-    def says(self) -> int:
-        return self._respond(packets.pack_request(packets.Request(2, b"", {1: b"joe-a", 2: b"example.org"})))[0]
-
-    def says_often(self) -> set[int]:
-        return {self.says() for _ in range(5)}
-
-    def remembers(self) -> bool:
-        """Whether the answer comes without a lookup."""
-        before = self.looked_up
-        self.says()
-        return self.looked_up == before
+    host: Host
+    worker: Worker
 
 
-def newest(host: Host) -> int:
-    return max(
-        os.lstat(os.path.join(where, name)).st_ctime_ns
-        for where, _, names in os.walk(host.root)
-        for name in ["", *names]
-    )
+def world(root: Path, change: Change) -> World:
+    host = prepared(root, change)
+    return World(host, Worker(Settings.from_environment(host.environment), qmail))
 
 
 @pytest.mark.peer("setfacl")
@@ -239,24 +208,16 @@ def newest(host: Host) -> int:
 def test_a_change_is_seen_at_once(name: str) -> None:
     change = CHANGES[name]
     with temporary_directory() as directory:
-        world = World(prepared(directory / "root", change), change)
-        assert world.says() == change.before
-        for turn in range(TURNS):
-            change.there(world.host)
-            assert world.says() == change.after, f"there, turn {turn}"
-            change.back(world.host)
-            assert world.says() == change.before, f"back, turn {turn}"
+        host, worker = world(directory / "root", change)
+        there_and_back(host, change, worker.says, TURNS)
 
 
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[dict[str, World]]:
     """A world for each change, in which nothing has happened for a while."""
     with temporary_directory() as place:
-        made = {
-            name: World(prepared(place / str(number), change), change)
-            for number, (name, change) in enumerate(CHANGES.items())
-        }
-        until(lambda: all(newest(w.host) < time.time_ns() - SETTLED for w in made.values()), "everything is old")
+        made = {name: world(place / str(number), change) for number, (name, change) in enumerate(CHANGES.items())}
+        until_old(host for host, _ in made.values())
         yield made
         made.clear()
 
@@ -264,11 +225,11 @@ def quiet() -> Iterator[dict[str, World]]:
 @pytest.mark.peer("setfacl")
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_seen_by_who_has_cached_the_answer(name: str, quiet: dict[str, World]) -> None:
-    world, change = quiet[name], quiet[name].change
-    assert world.says_often() == {change.before}
-    assert world.remembers() == change.cached
-    change.there(world.host)
-    assert world.says_often() == {change.after}
+    (host, worker), change = quiet[name], CHANGES[name]
+    assert worker.says_often(change.address) == {change.before}
+    assert worker.remembers(change.address) == change.cached
+    change.there(host)
+    assert worker.says_often(change.address) == {change.after}
 
 
 # -- what a user makes of his files -------------------------------------------------------------------

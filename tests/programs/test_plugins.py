@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from disk import Disk
 from phosts import HOME, delivery, looking, running
-from vmemory import Disk
 
 from cvm_qmail.plugin import Delivery, Ran
 from cvm_qmail.programs.plugins import fastforward, qmail

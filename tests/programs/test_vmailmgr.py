@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from disk import Disk
 from hosts import cdb_bytes
 from phosts import HOME, OWNER, delivery, looking
-from vmemory import Disk
 
 from cvm_qmail.plugin import Ran, Unavailable
 from cvm_qmail.programs.vmailmgr import Vdeliver

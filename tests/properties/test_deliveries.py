@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from disk import NOW, Asking, Disk
 from hosts import temporary_directory
 from hypothesis import given
 from hypothesis import strategies as st
-from memory import Asking
 from strategies import damaged
-from vmemory import NOW, Disk, policy_of
+from vmemory import policy_of
 
 from cvm_qmail.answer import Recipient, Unavailable
 from cvm_qmail.plugin import Delivery

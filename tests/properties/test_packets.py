@@ -211,7 +211,7 @@ def test_any_facts_fit_or_are_left_out_and_those_left_are_in_order(request: pack
     strategies.packets,
     st.sampled_from([ValueError("word"), Unavailable("why", "in words"), OSError(5, "x"), KeyError(), MemoryError()]),
 )
-def test_whatever_a_look_up_raises_is_a_sound_response(packet: bytes, error: Exception) -> None:
+def test_whatever_a_lookup_raises_is_a_sound_response(packet: bytes, error: Exception) -> None:
     def broken(*_: object) -> Answer:
         raise error
 

@@ -34,7 +34,7 @@ RESULTS = st.sampled_from(
         Result(Outcome.TEMPORARY_FAILURE, "over-quota", Rejection.FULL),
     ]
 )
-"""All but the user, which is not told."""
+"""All but the user, which is not sent."""
 
 
 @given(st.binary(max_size=40), RESULTS)

@@ -84,7 +84,7 @@ def test_policy_asks_for_the_message_at_its_end(state: str) -> None:
     assert Policy().reply(asked, Result(Outcome.REJECTED)).startswith(b"action=554 5.1.1 ")
 
 
-def test_policy_tells_who_asks() -> None:
+def test_policy_says_who_asks() -> None:
     data = request(
         request="smtpd_access_policy", protocol_state="RCPT", recipient="joe", sender="", client_address="192.0.2.7"
     )

@@ -31,7 +31,7 @@ def test_the_low_digit_is_zero_one_or_there_is_none(
         assert reply[0] & 15 == (outcome is Outcome.REJECTED)
 
 
-def test_the_high_digit_tells_why_as_the_original_does() -> None:
+def test_the_high_digit_says_why_as_the_original_does() -> None:
     digits = {
         ("mailbox", Outcome.ACCEPTED): 9,
         ("dotqmail", Outcome.ACCEPTED): 10,

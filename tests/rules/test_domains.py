@@ -220,7 +220,7 @@ def test_what_a_virtual_domain_becomes_is_not_looked_up_again() -> None:
     assert rewrite(b"joe@a", world) == Local(b"x%y@b-joe", b"a", "virtualdomains")
 
 
-def test_a_table_that_cannot_tell_is_not_taken_for_one_that_does_not_have_it() -> None:
+def test_a_table_that_fails_is_not_taken_for_one_that_does_not_have_it() -> None:
     class Broken:
         def get(self, _key: bytes, /) -> bytes | None:
             raise Unavailable("broken")

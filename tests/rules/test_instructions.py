@@ -10,7 +10,7 @@ from cvm_qmail.rules.instructions import DIFFERENT, FOLLOWED, follow
 
 
 def run(command: bytes) -> Ran | None:
-    """Commands are their own statuses; ``?`` is one that only a run could tell, ``yNN`` says so."""
+    """Commands are their own statuses; ``?`` is one that only a run could determine, ``yNN`` says so."""
     if command.startswith(b"?"):
         return None
     return Ran(int(command.lstrip(b"y")), "said" if command.startswith(b"y") else "")

@@ -92,7 +92,7 @@ def test_nothing_found_sends_qmail_to_the_password_file() -> None:
     assert assigned(b"joe", {b"": b"-"}) is None
 
 
-def test_a_database_without_an_empty_key_tells_nothing_of_anybody() -> None:
+def test_a_database_without_an_empty_key_determines_nothing_of_anybody() -> None:
     with pytest.raises(Unavailable) as error:
         assigned(b"joe", {b"!joe\0": record(), b"!": record()})
     assert error.value.reason == "cdb-no-break-list"
@@ -236,7 +236,7 @@ def test_alias_itself_is_checked_when_it_is_asked_for_by_name() -> None:
     assert getpw(b"alias-x", {b"alias": ALIAS}, {}).ext == b"alias-x"
 
 
-def test_without_an_alias_account_nothing_can_be_told() -> None:
+def test_without_an_alias_account_nothing_can_be_determined() -> None:
     with pytest.raises(Unavailable) as error:
         getpw(b"nobody", {}, {})
     assert error.value.reason == "no-alias"

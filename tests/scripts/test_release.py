@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import release
 
 import cvm_qmail
 
@@ -24,47 +23,36 @@ DEBIAN = """cvm-qmail (1.1.0) unstable; urgency=medium
 """
 
 
-def release() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("release", TOP / "scripts/release.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_section_of_what_is_not_released_gets_version_and_date() -> None:
-    assert "## 1.2.0 (2026-12-24)\n\nNew." in release().in_changes(CHANGES, "1.2.0", DATE)
+    assert "## 1.2.0 (2026-12-24)\n\nNew." in release.in_changes(CHANGES, "1.2.0", DATE)
 
 
 def test_releasing_again_changes_the_date_only() -> None:
-    once = release().in_changes(CHANGES, "1.2.0", DATE)
-    assert release().in_changes(once, "1.2.0", DATE) == once
+    once = release.in_changes(CHANGES, "1.2.0", DATE)
+    assert release.in_changes(once, "1.2.0", DATE) == once
 
 
 def test_a_version_without_a_section_is_refused() -> None:
-    made = release()
-    with pytest.raises(made.Refused, match=r"found the section 1\.0\.0, expected 1\.2\.0"):
-        made.in_changes(CHANGES.replace("## Unreleased\n\nNew.\n\n", ""), "1.2.0", DATE)
+    with pytest.raises(release.Refused, match=r"found the section 1\.0\.0, expected 1\.2\.0"):
+        release.in_changes(CHANGES.replace("## Unreleased\n\nNew.\n\n", ""), "1.2.0", DATE)
 
 
 @pytest.mark.parametrize(("version", "debian"), [("1.2.0", "1.2.0"), ("1.2.0rc1", "1.2.0~rc1")])
 def test_debian_gets_an_entry_on_top(version: str, debian: str) -> None:
-    new = release().in_debian(DEBIAN, version, DATE)
+    new = release.in_debian(DEBIAN, version, DATE)
     assert new.startswith(f"cvm-qmail ({debian}) unstable; urgency=medium\n\n  * Changes.\n\n -- Somebody")
     assert new.endswith("\n\n" + DEBIAN)
     assert "  Thu, 24 Dec 2026 18:30:00 +0000\n\ncvm-qmail (1.1.0)" in new
 
 
 def test_and_a_new_date_where_it_has_one() -> None:
-    new = release().in_debian(DEBIAN, "1.1.0", DATE)
+    new = release.in_debian(DEBIAN, "1.1.0", DATE)
     assert new == DEBIAN.replace("Thu, 26 Nov 2026 00:00:00", "Thu, 24 Dec 2026 18:30:00")
 
 
 def test_a_version_is_three_numbers(tmp_path: Path) -> None:
-    made = release()
-    with pytest.raises(made.Refused):
-        made.release(tmp_path, "1.2", DATE)
+    with pytest.raises(release.Refused):
+        release.release(tmp_path, "1.2", DATE)
 
 
 def test_the_versions_of_this_tree_are_one() -> None:

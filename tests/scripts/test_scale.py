@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import scale
 
 TOP = Path(__file__).parents[2]
 PAGE = (TOP / "docs/scale.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def scale() -> ModuleType:
-    """The program."""
-    spec = importlib.util.spec_from_file_location("scale", TOP / "scripts/scale.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scale"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_agrees_with_its_inputs(scale: ModuleType) -> None:
+def test_the_page_agrees_with_its_inputs() -> None:
     assert scale.made(PAGE) == PAGE, "run scripts/scale"
     assert sorted(re.findall(r"^<!-- made by scripts/scale: (.*) -->$", PAGE, re.MULTILINE)) == sorted(scale.PARTS)
 
 
-def test_the_inputs_are_what_was_measured(scale: ModuleType) -> None:
+def test_the_inputs_are_what_was_measured() -> None:
     assert list(scale.missing(scale.inputs(PAGE))) == []
 
 
-def test_every_input_is_used_and_every_cost_has_a_source(scale: ModuleType) -> None:
+def test_every_input_is_used_and_every_cost_has_a_source() -> None:
     given = scale.inputs(PAGE)
     used: set[str] = set()
 
@@ -52,7 +38,7 @@ def test_every_input_is_used_and_every_cost_has_a_source(scale: ModuleType) -> N
     assert all(scale._SOURCE.search(given[cost].source) for cost in costs)
 
 
-def test_another_input_changes_the_page(scale: ModuleType) -> None:
+def test_another_input_changes_the_page() -> None:
     """Twice as many questions: twice as many cores, and everything is full twice as soon."""
     row = "| RCPT a second, over all MX hosts | {} |"
     changed = scale.made(PAGE.replace(row.format("20,000"), row.format("40,000")))
@@ -60,13 +46,13 @@ def test_another_input_changes_the_page(scale: ModuleType) -> None:
     assert scale.made(changed) == changed
 
 
-def test_an_input_that_its_page_does_not_have_is_named(scale: ModuleType) -> None:
+def test_an_input_that_its_page_does_not_have_is_named() -> None:
     given = scale.inputs(re.sub(r"\| daemon, qmail \| [\d.,]+ \|", "| daemon, qmail | 43.5 |", PAGE))
     (line,) = scale.missing(given)
     assert line.startswith("daemon, qmail: 43.5 is not in the row 'four clients' of ")
 
 
-def test_the_arithmetic(scale: ModuleType) -> None:
+def test_the_arithmetic() -> None:
     provider = scale.Provider(scale.inputs(PAGE))
     way = scale.ROUTES
     whole = sum(provider.cost(way, place) for place in (scale.MX, scale.MAILBOX, scale.DATABASE))

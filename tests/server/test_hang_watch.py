@@ -1,4 +1,4 @@
-"""A hang is told from a pause by the state of the worker."""
+"""A hang is distinguished from a pause by the state of the worker."""
 
 from __future__ import annotations
 

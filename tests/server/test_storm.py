@@ -64,7 +64,7 @@ class Client(threading.Thread):
         return "temporary" if code in TEMPORARY else f"wrong: {account}: {code}"
 
 
-def test_a_storm_of_signals_costs_the_clients_in_hand_and_nobody_else(host: Host) -> None:
+def test_a_storm_of_signals_costs_one_client_for_each_at_most(host: Host) -> None:
     variables = {"CVM_LOOKUP_TIMEOUT": str(int(DEADLINE * 1000)), "CVM_WORKERS": "2"}
     with serving(host, **variables) as server:
         until(lambda: server.ask("joe").code == 0, "it serves")

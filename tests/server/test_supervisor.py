@@ -65,6 +65,17 @@ def stuck(server: Server, count: int) -> list[int]:
     return until(lambda: (pids := said()) and len(pids) >= count and pids, f"{count} lookups are stuck")
 
 
+MANY_DESCRIPTORS = """
+import os, resource, sys
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard if hard < 0 else max(hard, 2048)))
+while (fd := os.dup(0)) < 1100:
+    os.set_inheritable(fd, True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Becomes its arguments, which inherit so many descriptors that their own have numbers from 1100 on."""
+
+
 @pytest.fixture
 def trap(host: Host) -> Host:
     """A host where joe-hang hangs, joe-die takes its worker along, joe-wait and ann-wait wait for the file go."""
@@ -127,7 +138,7 @@ def test_a_new_server_takes_over_without_one_refused_connection(host: Host) -> N
         assert not old.path.exists()
 
 
-def test_a_server_that_was_replaced_finishes_what_is_in_hand(trap: Host) -> None:
+def test_a_server_that_was_replaced_finishes_what_it_has_begun(trap: Host) -> None:
     with temporary_directory() as directory, trapped(trap, path=directory / "s", CVM_LOOKUP_TIMEOUT=AN_HOUR) as old:
         waiting = pending(old, "joe-wait")
         stuck(old, 1)
@@ -180,7 +191,7 @@ def test_clients_who_came_before_the_path_was_deleted_are_answered(trap: Host) -
         assert code(finish(slow, request("joe")[5:])) == 0
 
 
-def test_a_look_up_that_hangs_while_the_path_is_made_again_is_ended_too(trap: Host) -> None:
+def test_a_lookup_that_hangs_while_the_path_is_made_again_is_ended_too(trap: Host) -> None:
     with trapped(trap, CVM_LOOKUP_TIMEOUT="3000") as server:
         hanging = pending(server, "joe-hang")
         stuck(server, 1)
@@ -284,7 +295,7 @@ def test_sigint_for_the_whole_group_as_a_terminal_sends_it_does_the_same(host: H
 
 
 @pytest.mark.parametrize("scheme", ["cvm-local", "cvm-udp"])
-def test_sigterm_finishes_a_look_up_in_hand(trap: Host, scheme: str) -> None:
+def test_sigterm_finishes_the_current_lookup(trap: Host, scheme: str) -> None:
     with trapped(trap, scheme, CVM_LOOKUP_TIMEOUT=AN_HOUR) as server:
         answers: list[int] = []
         asking = threading.Thread(
@@ -357,7 +368,7 @@ def test_a_worker_that_is_killed_is_replaced(server: Server) -> None:
     assert server.logged("ended with signal 9")
 
 
-def test_a_worker_that_is_told_to_stop_finishes_and_is_replaced(trap: Host) -> None:
+def test_a_worker_that_is_to_stop_finishes_and_is_replaced(trap: Host) -> None:
     with trapped(trap, CVM_LOOKUP_TIMEOUT=AN_HOUR) as server:
         waiting = pending(server, "joe-wait")
         [pid] = stuck(server, 1)
@@ -368,7 +379,7 @@ def test_a_worker_that_is_told_to_stop_finishes_and_is_replaced(trap: Host) -> N
         until(lambda: pid not in server.workers() and len(server.workers()) == 2, "another worker")
 
 
-def test_a_look_up_that_takes_its_worker_along_is_temporary_and_others_go_on(trap: Host) -> None:
+def test_a_lookup_that_takes_its_worker_along_is_temporary_and_others_go_on(trap: Host) -> None:
     with trapped(trap) as server:
         for _ in range(3):
             assert server.send(request("joe-die")) == b""
@@ -439,7 +450,7 @@ def test_no_gathered_line_is_lost_when_the_server_ends(host: Host) -> None:
         assert server.log.read_text().count("somebody@") == 100
 
 
-def test_a_look_up_that_hangs_is_ended_at_the_deadline_and_others_go_on(trap: Host) -> None:
+def test_a_lookup_that_hangs_is_ended_at_the_deadline_and_others_go_on(trap: Host) -> None:
     with trapped(trap, CVM_LOOKUP_TIMEOUT="1000") as server:
         began = time.monotonic()
         hanging = pending(server, "joe-hang")
@@ -450,8 +461,19 @@ def test_a_look_up_that_hangs_is_ended_at_the_deadline_and_others_go_on(trap: Ho
         assert server.ask("ann-x").code == 0
 
 
+def test_a_server_with_more_descriptors_than_select_can_take_serves(trap: Host) -> None:
+    crowded = (sys.executable, "-c", MANY_DESCRIPTORS)
+    more = {"PYTHONPATH": PLUGINS, "CVM_LOOKUP_TIMEOUT": "300"}
+    with serving(trap) as other, serving(trap, wrapper=crowded, CVM_SHADOW=other.module, **more) as server:
+        assert server.ask("ann").code == 0
+        assert rest(pending(server, "joe-hang")) == b""
+        assert server.ask("ann").code == 0
+        assert server.stop() == 0
+        assert "Error" not in server.log.read_text() + server.errors.read_text()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
-def test_over_udp_the_supervisor_answers_for_a_look_up_that_hangs(trap: Host, address: str) -> None:
+def test_over_udp_the_supervisor_answers_for_a_lookup_that_hangs(trap: Host, address: str) -> None:
     module = f"cvm-udp:{address}:{free_port()}"
     log = trap.root / "log"
     with log.open("wb") as out:
@@ -477,7 +499,7 @@ def test_over_udp_the_supervisor_answers_for_a_look_up_that_hangs(trap: Host, ad
         assert process.wait(PATIENCE) == 0
 
 
-def test_in_command_mode_a_look_up_that_hangs_is_answered_4(trap: Host) -> None:
+def test_in_command_mode_a_lookup_that_hangs_is_answered_4(trap: Host) -> None:
     done = run(host=trap, data=request("joe-hang", nonce=b"abc"), PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="300")
     assert (done.returncode, done.stdout) == (4, b"\4\3abc\0")
     assert b"took longer than 0.3 seconds" in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from hosts import Host, plain_host, temporary_directory
 from serving import request, until
 
-from cvm_qmail.answer import Answer, Recipient
+from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
 from cvm_qmail.pipeline import make_responder
 from cvm_qmail.plugin import Module
 from cvm_qmail.protocols.cvm.packets import Request, pack_request
@@ -47,7 +47,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[World]:
-    """A host that has been as it is for long enough to be vouched for."""
+    """A host that has been as it is for long enough to be cached."""
     gc.collect()  # the kernel grants a user a bounded number of inotify instances: those of earlier tests go
     with temporary_directory() as directory:
         world = World(plain_host(directory))
@@ -77,6 +77,27 @@ def test_a_temporary_failure_is_not_kept(quiet: World) -> None:
     quiet.host.passwd("sticky:x:5009:5009::{root}/home/sticky:/bin/sh")
     assert [quiet.makes(request("sticky")) for _ in range(4)] == [1, 1, 1, 1]
     assert quiet.respond(request("sticky"))[0] == 4
+
+
+@pytest.mark.parametrize("error", [Unavailable("database-down"), RuntimeError("not foreseen")])
+def test_a_check_that_fails_makes_the_answer_anew(quiet: World, error: Exception) -> None:
+    def check() -> bool:
+        raise error
+
+    tables = Tables(Settings.from_environment(quiet.host.environment))
+    made = []
+
+    def lookup(recipient: Recipient) -> Answer:
+        made.append(recipient)
+        tables.current.recheck_with(b"database", check)
+        return Answer(Verdict.REJECTED, "no-mailbox")
+
+    respond = make_responder(
+        tables, Module(lookup, repeatable=True), Settings.from_environment({"CVM_LOOKUP_SECRET": ""}), []
+    )
+    answers = {respond(request("joe")) for _ in range(5)}
+    assert len(answers) == 1
+    assert len(made) == 5
 
 
 def test_no_more_than_a_bounded_number_is_kept(quiet: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,8 +185,8 @@ def test_an_answer_from_memory_is_no_different_and_a_change_is_seen(host: Host) 
 def test_in_json_it_is_the_detail(host: Host) -> None:
     with serving(host, CVM_DRY_RUN="1", CVM_LOG="json") as server:
         server.ask("nobody")
-        told = json.loads(server.logged('"nobody"'))
-    assert (told["result"], told["code"], told["reason"], told["detail"]) == ("+", 0, "no-mailbox", DRY_RUN)
+        said = json.loads(server.logged('"nobody"'))
+    assert (said["result"], said["code"], said["reason"], said["detail"]) == ("+", 0, "no-mailbox", DRY_RUN)
 
 
 @pytest.mark.root

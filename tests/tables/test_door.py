@@ -1,4 +1,4 @@
-"""The one door: what plug-ins may ask, and what `cvmctl trace` hears."""
+"""The only way to the file system: what plug-ins may ask, and what `cvmctl trace` hears."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hosts import Host, cdb_bytes
 from cvm_qmail.answer import Recipient, Unavailable
 from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.access import READ_LIMIT
+from cvm_qmail.tables.calls import READ_LIMIT
 from cvm_qmail.tables.cdb import Database
 from cvm_qmail.tables.door import CDB_LIMIT, Rights, Tables
 
@@ -141,7 +141,7 @@ DOORS: dict[str, Callable[[Tables, bytes], object]] = {
     "cdb": Tables.cdb,
     "enters": Tables.enters,
     "writable": Tables.writable,
-    "dangles": Tables.dangles,
+    "is_link": Tables.is_link,
     "exact": lambda tables, _: tables.exact(JOE),
     "mark": Tables.mark,
 }
@@ -252,7 +252,7 @@ def test_a_plug_in_may_ask_when_the_request_began(tables: Tables) -> None:
     assert tables.current.began == began
 
 
-def test_an_answer_that_lasts_for_a_while_is_vouched_for_no_longer(tables: Tables) -> None:
+def test_an_answer_that_lasts_for_a_while_is_cached_no_longer(tables: Tables) -> None:
     tables.request()
     tables.current.valid_until(tables.current.began + 1000)
     dependencies = tables.current.dependencies()

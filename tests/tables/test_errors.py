@@ -1,4 +1,4 @@
-"""Errors of file calls: which are temporary for qmail, and how they are told."""
+"""Errors of file calls: which are temporary for qmail, and how they are described."""
 
 from __future__ import annotations
 

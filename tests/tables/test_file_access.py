@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from changing import until_old
 from hosts import Host, cdb_bytes, plain_host, temporary_directory
-from serving import until
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.dependencies import Dependencies
 from cvm_qmail.tables.door import FileAccess, Rights, Tables
 from cvm_qmail.tables.file_access import ModeBitAccess, SetfsuidAccess
-from cvm_qmail.tables.identity import SETTLED
 
 pytestmark = pytest.mark.root
 
@@ -110,7 +108,7 @@ def test_the_doors_of_tables_look_with_the_rights_that_they_are_given_meanwhile_
     assert as_joe(host, tables, lambda _: tables.file(path, JOE)) == "?Permission denied"
 
 
-def test_ids_that_the_kernel_does_not_know_tell_nothing(host: Host, tables: Tables) -> None:
+def test_ids_that_the_kernel_does_not_know_determine_nothing(host: Host, tables: Tables) -> None:
     with pytest.raises(Unavailable, match="bad-id"):
         tables.as_user(Rights(0xFFFFFFFF, 5001), home(host), lambda looks: looks.exact)
     assert file_access() == ROOT
@@ -361,15 +359,6 @@ CHANGES: dict[str, Callable[[Host], object]] = {
 }
 
 
-def settled(host: Host) -> bool:
-    newest = max(
-        os.lstat(os.path.join(directory, name)).st_ctime_ns
-        for directory, _, names in os.walk(host.root)
-        for name in ["", *names]
-    )
-    return newest < time.time_ns() - SETTLED
-
-
 class Remembered:
     """A host that is old enough, and the tables of one who has looked at it."""
 
@@ -402,11 +391,11 @@ def quiet() -> Iterator[dict[str, Host]]:
             place.mkdir()
             hosts[name] = plain_host(place)
             furnished(hosts[name])
-        until(lambda: all(map(settled, hosts.values())), "everything is old")
+        until_old(hosts.values())
         yield hosts
 
 
-def test_while_nothing_changes_the_dependencies_holds(quiet: dict[str, Host]) -> None:
+def test_while_nothing_changes_the_dependencies_hold(quiet: dict[str, Host]) -> None:
     world = Remembered(quiet["none"])
     dependencies = world.dependencies()
     assert dependencies is not None
@@ -448,18 +437,18 @@ def with_links() -> Iterator[Host]:
         furnished(host)
         (host.root / "home/joe/link").symlink_to("a")
         (host.root / "home/joe/dangling").symlink_to("nowhere")
-        until(lambda: settled(host), "everything is old")
+        until_old([host])
         yield host
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_what_is_not_plainly_below_the_home_is_not_vouched_for(with_links: Host, where: str) -> None:
+def test_what_is_not_plainly_below_the_home_is_not_cached(with_links: Host, where: str) -> None:
     world = Remembered(with_links)
     assert world.dependencies() is not None
     assert world.dependencies(lambda looks: ELSEWHERE[where](looks, with_links.root)) is None
 
 
-def test_what_is_asked_as_self_or_of_other_doors_meanwhile_is_not_vouched_for(with_links: Host) -> None:
+def test_what_is_asked_as_self_or_of_tables_meanwhile_is_not_cached(with_links: Host) -> None:
     world = Remembered(with_links)
     path = home(with_links) + b"/a/file"
     assert world.dependencies(lambda _: world.tables.as_self(lambda: world.tables.file(path))) is None
@@ -468,19 +457,19 @@ def test_what_is_asked_as_self_or_of_other_doors_meanwhile_is_not_vouched_for(wi
     assert world.dependencies() is not None
 
 
-def test_what_has_just_changed_is_not_vouched_for(host: Host) -> None:
+def test_what_has_just_changed_is_not_cached(host: Host) -> None:
     """Another change within the same tick of the clock would not be seen."""
     furnished(host)
-    until(lambda: settled(host), "everything is old")
+    until_old([host])
     assert Remembered(host).dependencies() is not None
     replaced("home/joe/a/file", b"y")(host)
     assert Remembered(host).dependencies() is None
 
 
 @pytest.mark.peer("mount")
-def test_another_file_system_is_not_vouched_for(host: Host) -> None:
+def test_another_file_system_is_not_cached(host: Host) -> None:
     furnished(host)
-    until(lambda: settled(host), "everything is old")
+    until_old([host])
     mount = ["mount", "--bind", "/sys/kernel", host.root / MAILDIR / "new"]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this process may not mount")

@@ -14,7 +14,7 @@ from hosts import temporary_directory
 from serving import PATIENCE
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.process.policies import EVERYTHING, NOTHING, Network
+from cvm_qmail.process.network import EVERYTHING, NOTHING, Network
 from cvm_qmail.rules.users import Account
 from cvm_qmail.tables import passwd
 from cvm_qmail.tables.passwd import Accounts, parse, services

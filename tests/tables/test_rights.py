@@ -358,7 +358,7 @@ def test_workers_of_root_keep_only_what_they_need(server: Server) -> None:
     assert int(effective, 16) == rights._NEEDED
 
 
-def test_no_right_is_left_over_after_a_look_up(host: Host) -> None:
+def test_no_right_is_left_over_after_a_lookup(host: Host) -> None:
     for wrapper, uid in (([], 0), (WITH_CAPABILITIES, SERVER.uid)):
         with serving_as(host, wrapper, CVM_WORKERS="1") as server:
             in_cdb(host)

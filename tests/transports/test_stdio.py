@@ -82,7 +82,7 @@ def test_standard_input_that_is_a_file_is_read(host: Host) -> None:
     assert done.returncode == 0
 
 
-def test_a_look_up_that_dies_is_temporary(host: Host) -> None:
+def test_a_lookup_that_dies_is_temporary(host: Host) -> None:
     host.file("home/joe/.qmail-die", "|die\n", uid=5001, gid=5001)
     done = run(host=host, data=request("joe-die", nonce=b"n"), PYTHONPATH=PLUGINS)
     assert (done.returncode, done.stdout) == (4, b"\4\1n\0")
@@ -102,7 +102,28 @@ def test_a_caller_that_does_not_read_its_answer_gets_a_failure(host: Host) -> No
     assert b"Traceback" not in errors
 
 
-def test_a_hanging_look_up_leaves_no_process_behind(host: Host) -> None:
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "a pipe that nobody reads"])
+def test_without_standard_error_the_answer_is_the_same(host: Host, closed: bool) -> None:
+    (host.root / "home/joe").chmod(0o1755)
+    host.file("home/ann/.qmail-die", "|die\n", uid=5002, gid=5002)
+    command = ["sh", "-c", 'exec "$0" 2>&-', CVM_QMAIL] if closed else [CVM_QMAIL]
+    readable, writable = os.pipe()
+    os.close(readable)
+    for account, status in (("joe", 4), ("nobody", 0), ("ann-die", 4)):
+        done = subprocess.run(
+            command,
+            env=environment(host, {"CVM_DRY_RUN": "1", "PYTHONPATH": PLUGINS}),
+            input=request(account),
+            stdout=subprocess.PIPE,
+            stderr=writable,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (account, done.returncode, packets.parse_response(done.stdout).code) == (account, status, status)
+    os.close(writable)
+
+
+def test_a_hanging_lookup_leaves_no_process_behind(host: Host) -> None:
     host.file("home/joe/.qmail-hang", "|hang\n", uid=5001, gid=5001)
     done = run(host=host, data=request("joe-hang"), PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="200")
     assert done.returncode == 4

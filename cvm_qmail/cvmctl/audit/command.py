@@ -25,13 +25,13 @@ from contextlib import closing
 import click
 
 from cvm_qmail.answer import Unavailable, Verdict
+from cvm_qmail.cvmctl.audit.figures import NOBODY, Kind, Listing
 from cvm_qmail.cvmctl.audit.logfiles import LogFiles
 from cvm_qmail.cvmctl.audit.sendlog import Delivery, SendLog
-from cvm_qmail.cvmctl.audit.store import NOBODY, Kind, Listing, Store
+from cvm_qmail.cvmctl.audit.store import Store
 from cvm_qmail.cvmctl.audit.summary import (
     FORWARDED,
     Report,
-    counted,
     deliveries,
     described,
     remarks,
@@ -45,7 +45,7 @@ from cvm_qmail.cvmctl.host.rewriting import Origin, original_address
 from cvm_qmail.cvmctl.host.verdicts import FAILED, WORDS
 from cvm_qmail.cvmctl.ui import output
 from cvm_qmail.cvmctl.ui.arguments import module_named
-from cvm_qmail.cvmctl.ui.output import TEMPORARY, Failure, text
+from cvm_qmail.cvmctl.ui.output import TEMPORARY, Failure, counted, text
 from cvm_qmail.cvmctl.ui.progress import progress
 from cvm_qmail.pipeline import make_lookup
 from cvm_qmail.plugin import ModuleFactory

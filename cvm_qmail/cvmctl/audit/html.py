@@ -13,11 +13,10 @@ from datetime import date, timedelta
 from html import escape
 from typing import NamedTuple
 
-from cvm_qmail.cvmctl.audit.store import Day, Kind, Listing
+from cvm_qmail.cvmctl.audit.figures import Day, Kind, Listing
 from cvm_qmail.cvmctl.audit.summary import (
     FORWARDED,
     Report,
-    counted,
     deliveries,
     described,
     remarks,
@@ -26,6 +25,7 @@ from cvm_qmail.cvmctl.audit.summary import (
     trace_command,
 )
 from cvm_qmail.cvmctl.host.verdicts import WORDS
+from cvm_qmail.cvmctl.ui.output import counted
 from cvm_qmail.escape import escape_text
 
 WIDTH, HEIGHT = 960, 260

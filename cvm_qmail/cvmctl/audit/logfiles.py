@@ -140,7 +140,7 @@ class Source(NamedTuple):
             return
         # A directory may belong to the log's user: follow no links out of it, and do not block on a FIFO.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | (os.O_NOFOLLOW if self.inode else 0)
-        with open(os.open(os.fsdecode(self.path), flags), "rb") as file:
+        with open(self.path, "rb", opener=lambda path, _: os.open(path, flags)) as file:
             status = os.fstat(file.fileno())
             if self.inode not in (None, (status.st_dev, status.st_ino)):
                 raise OSError("another file has taken its place since the directory was read: run this again")

@@ -15,7 +15,7 @@ missing: the running deliveries have no end in this log.  Messages in the queue 
 Invariants: memory is bounded by the size of the queue; lines that are not understood are counted, and some are kept
 as examples.
 
-Source: qmail-log(5), qmail-send.c; the address after ``to`` is the rewritten one (see `envelope`).
+Source: qmail-log(5), qmail-send.c; the address after ``to`` is the rewritten one (see `host.rewriting`).
 """
 
 from __future__ import annotations

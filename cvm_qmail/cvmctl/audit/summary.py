@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
-from cvm_qmail.cvmctl.audit.store import Day, Gain, Listed, Listing
-from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, text
+from cvm_qmail.cvmctl.audit.figures import Day, Gain, Listed, Listing
+from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, counted, text
 from cvm_qmail.escape import escape
 
 WIDTH = 64
@@ -83,11 +83,6 @@ def size(count: int) -> str:
             break
         number, unit = number / 1000, larger
     return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('s') else 's'}"
 
 
 def times(count: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from cvm_qmail.cvmctl.bench.histogram import Row
 from cvm_qmail.cvmctl.bench.load import Plan, Tally
 from cvm_qmail.cvmctl.ui import output
+from cvm_qmail.cvmctl.ui.output import counted
 from cvm_qmail.protocols.cvm.packets import Code
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
@@ -22,7 +23,7 @@ WHYS = 5
 def show(plan: Plan, tally: Tally) -> None:
     """Prints it for people."""
     latencies = tally.latencies
-    output.line(f"{plan.module}: {plan.clients:,} clients, {len(plan.questions):,} addresses", "title")
+    output.line(f"{plan.module}: {counted(plan.clients, 'client')}, {counted(len(plan.questions), 'address')}", "title")
     output.table(
         ("code", "meaning", "answers", "wrong", "late"),
         [
@@ -34,7 +35,7 @@ def show(plan: Plan, tally: Tally) -> None:
     output.line(f"lost: {tally.lost.total():,}", "no" if tally.lost else "")
     for why, count in tally.lost.most_common(WHYS):
         output.line(f"  {count:,}  {why}", "no")
-    output.line(f"{tally.requests:,} requests in {tally.elapsed:.2f} s, {tally.rate:,.0f} answers a second")
+    output.line(f"{counted(tally.requests, 'request')} in {tally.elapsed:.2f} s, {tally.rate:,.0f} answers a second")
     if latencies.count:
         figures = [("least", latencies.least), ("mean", latencies.mean)]
         figures += [(f"{percent:g} %", latencies.percentile(percent)) for percent in PERCENTILES]

@@ -1,7 +1,7 @@
 """cvmctl check: what would become of many addresses, asked in this process and its children.
 
 Invariants: the lookups are those of the server (`cvm_qmail.qmail`), with its settings and rights; no
-server has to run.  What is printed is escaped on its way out (`show`), in CSV as in the log.
+server has to run.  What is printed is escaped on its way out (`ui.output`), in CSV as in the log.
 
 Exit status: 0 none was rejected; 1 one was; 111 one could not be determined (before 1).
 """
@@ -14,7 +14,6 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import IO
 
 import click
 
@@ -27,7 +26,7 @@ from cvm_qmail.cvmctl.host.rewriting import original_address
 from cvm_qmail.cvmctl.host.verdicts import FAILED, ORDER, WORDS
 from cvm_qmail.cvmctl.ui import output
 from cvm_qmail.cvmctl.ui.arguments import module_named
-from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, text
+from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, Failure, text
 from cvm_qmail.cvmctl.ui.progress import progress
 from cvm_qmail.escape import escape_text
 from cvm_qmail.pipeline import make_lookup
@@ -103,14 +102,12 @@ def check(
     tables = Tables(settings)
     factory(tables, settings)  # what is wrong with a plug-in or its settings is said now
     found = Tally(shown)
-    try:
-        bar = form is None or not sys.stdout.isatty()
-        with Source(os.fsencode(file)).open() as opened, progress("looking up", plain_size(opened), wanted=bar) as step:
-            source = _addresses(opened, mbox, headers, _undelivered(tables), step)
-            with Pool(settings, service(factory), workers) as pool:
-                _PRINT[form](found.count(answer) for answer in answers(source, pool))
-    except DAMAGE as damage:
-        raise output.Failure(f"{file}: {damage}", TEMPORARY) from None
+    bar = form is None or not sys.stdout.isatty()
+    with Source(os.fsencode(file)).open() as opened, progress("looking up", plain_size(opened), wanted=bar) as step:
+        lines = _readable(mailbox.lines_of(opened, step), file)
+        source = _addresses(lines, mbox, headers, _undelivered(tables))
+        with Pool(settings, service(factory), workers) as pool:
+            _PRINT[form](found.count(answer) for answer in answers(source, pool))
     if form is None:  # when the bar is gone
         _table(found)
     context.exit(found.status)
@@ -156,14 +153,17 @@ def _undelivered(tables: Tables) -> Callable[[bytes], bytes]:
     return back
 
 
+def _readable(lines: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The lines of a file.  Raises `Failure`, with the file's name, where it cannot be read on."""
+    try:
+        yield from lines
+    except (OSError, *DAMAGE) as damage:
+        raise Failure(f"{name}: {getattr(damage, 'strerror', None) or damage}", TEMPORARY) from None
+
+
 def _addresses(
-    file: IO[bytes],
-    mbox: bool | None,
-    headers: Iterable[str],
-    undelivered: Callable[[bytes], bytes],
-    step: Callable[[int], None],
+    lines: Iterator[bytes], mbox: bool | None, headers: Iterable[str], undelivered: Callable[[bytes], bytes]
 ) -> Iterator[mailbox.Found]:
-    lines = mailbox.lines_of(file, step)
     first = next(lines, b"")
     lines = chain([first], lines) if first else lines
     if mbox if mbox is not None else mailbox.is_mbox(first):

@@ -7,7 +7,7 @@ r"""Addresses as people keep them: a list, one on a line, or a mailbox in mbox f
            out, quotes are taken off (qmail's addresses have none).  Each address is asked for once.
 
 Delivered-To is what qmail-local was run for, after rewriting: it is taken back to the envelope's address
-(`envelope`) where today's control files allow that.
+(`host.rewriting`) where today's control files allow that.
 
 Invariants: memory is bounded, whatever the file holds; nothing is skipped silently.
 

@@ -23,9 +23,10 @@ from cvm_qmail.rules.users import Account
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.cdb import records
 from cvm_qmail.tables.control import entries, one_line
-from cvm_qmail.tables.door import Note, Rights, Tables
+from cvm_qmail.tables.door import Rights, Tables
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Switch, drop_groups
+from cvm_qmail.tables.tracing import Note
 
 QTRACEADDR = {"QMAIL": "QMAIL_ROOT", "QMAILBREAK": "CVM_QMAIL_BREAK", "QMAILALIAS": "CVM_QMAIL_ALIAS"}
 """Variables of qtraceaddr (2003), and this software's, which come first."""
@@ -77,7 +78,32 @@ def control_lines(tables: Tables, settings: Settings, name: str) -> list[Line] |
     text = tables.file(file, tables.rights_of(b"qmails"))
     if text is None:
         return None
+    return lines_in(file, text)
+
+
+def lines_in(file: bytes, text: bytes) -> list[Line]:
+    """The entries of a text of many lines, read as a control file is."""
     return [Line(file, at, entry, raw) for at, raw in enumerate(text.split(b"\n"), 1) for entry in entries(raw)]
+
+
+class Virtual(NamedTuple):
+    """An entry of virtualdomains."""
+
+    line: Line
+    name: bytes
+    """In lower case; empty: every other domain."""
+    prepend: bytes
+    """Empty: the domain is an exception."""
+
+
+def virtual_entries(tables: Tables, settings: Settings) -> list[Virtual]:
+    """The entries of virtualdomains that count: those with a colon, and of two with one name the last."""
+    found: dict[bytes, Virtual] = {}
+    for line in control_lines(tables, settings, "virtualdomains") or ():
+        name, colon, prepend = line.value.partition(b":")
+        if colon:
+            found[name.lower()] = Virtual(line, name.lower(), prepend)
+    return list(found.values())
 
 
 def control_line(tables: Tables, settings: Settings, name: str) -> Line | None:

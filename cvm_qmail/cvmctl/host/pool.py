@@ -2,9 +2,8 @@
 
 A question is an address, an answer a `Result`.  The questions go in parcels to forked processes, each with its own
 tables and the rights of a server's worker; the answers come back in the order of the questions.  A worker whose
-lookup is past
-CVM_LOOKUP_TIMEOUT is killed, as the server does it (`cvm_qmail.server.supervisor`): its question gets no answer, the
-rest of its parcel goes to others, and the path where it hung is skipped for ten seconds.
+lookup is past CVM_LOOKUP_TIMEOUT is killed, as the server does it (`cvm_qmail.server.supervisor`): its question gets no
+answer, the rest of its parcel goes to others, and the path where it hung is skipped for ten seconds.
 
 Invariants: memory is bounded for any number of questions; the parent makes no lookup itself.
 """
@@ -41,11 +40,11 @@ PARCEL = 200
 AHEAD = 16
 """The number of parcels for each worker that may be out while an earlier one is awaited."""
 
-MOMENT = 0.05
+GRACE = 0.05
 """Seconds of grace for a worker past the deadline: all processes may have been stopped for a while."""
 
 ROOM = 1 << 20
-"""Bytes for the answers of one task; the longest answer is some times LINE_LIMIT of `mailbox`."""
+"""Bytes for the answers of one task; the longest answer is a few times `check.mailbox.LINE_LIMIT`."""
 
 PATIENCE = 1.0
 """Seconds for which killed workers are waited for at the end."""
@@ -105,7 +104,7 @@ class _Task(NamedTuple):
     end: int
 
 
-class _Desk:
+class _AnswerBuffer:
     """Shared memory where a worker leaves the answers of its task, so that they outlive it."""
 
     def __init__(self) -> None:
@@ -159,7 +158,7 @@ class Pool:
         self._slots = Slots(self._count, time.monotonic)
         self._lifeline = os.pipe2(os.O_CLOEXEC)
         """A pipe to which nothing is ever written; only this process has its writing end."""
-        self._desks = [_Desk() for _ in range(self._count)]
+        self._buffers = [_AnswerBuffer() for _ in range(self._count)]
         self._workers: dict[Connection, _Worker] = {}
         self._killed: set[int] = set()
         self._waiting: deque[_Task] = deque()
@@ -211,7 +210,7 @@ class Pool:
                 return
             task = self._waiting.popleft()
             worker.task = task
-            self._desks[worker.number].clear()
+            self._buffers[worker.number].clear()
             try:
                 worker.connection.send_bytes(marshal.dumps(task.batch.questions[task.begin : task.end]))
             except OSError:  # it has died, which is noticed when its answer is read
@@ -253,12 +252,12 @@ class Pool:
                     return marshal.dumps((question, question, FAILED, "internal-error", b"", b"", describe_exception()))
 
             guarded = slot.guard(packed)
-            desk = self._desks[number]
+            buffer = self._buffers[number]
             while True:
                 questions = marshal.loads(connection.recv_bytes())  # noqa: S302  our parent's
-                desk.clear()
+                buffer.clear()
                 for question in questions:
-                    if not desk.put(guarded(question)):
+                    if not buffer.put(guarded(question)):
                         break  # the rest of the task is distributed again
                 connection.send_bytes(b"")
         except (EOFError, OSError):
@@ -294,7 +293,7 @@ class Pool:
             return None
         batch, at, end = worker.task
         worker.task = None
-        for answer in self._desks[worker.number].take():
+        for answer in self._buffers[worker.number].take():
             batch.put(at, Result(*marshal.loads(answer)))  # noqa: S302  our own child's
             at += 1
         return _Task(batch, at, end) if at < end else None
@@ -303,7 +302,7 @@ class Pool:
         """Seconds until a worker could be past the deadline."""
         began = [self._slots[worker.number].began for worker in self._workers.values() if worker.task is not None]
         limit = self._settings.lookup_timeout
-        return max(MOMENT, min((at + limit - time.monotonic() for at in began if at), default=limit))
+        return max(GRACE, min((at + limit - time.monotonic() for at in began if at), default=limit))
 
     def _enforce(self) -> None:
         """Ends workers past the deadline."""
@@ -316,7 +315,7 @@ class Pool:
                 continue
             if worker.overdue[0] != began:
                 worker.overdue = (began, now)
-            elif now - worker.overdue[1] >= MOMENT:
+            elif now - worker.overdue[1] >= GRACE:
                 if slot.resource:
                     self._slots.quarantine(slot.resource)
                 self._fail(worker, "deadline", f"the lookup took {limit:g} seconds", slot.resource)

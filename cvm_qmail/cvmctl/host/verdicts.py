@@ -33,7 +33,7 @@ ORDER = "-?+="
 """Marks in the order of a summary: what needs attention comes first."""
 
 WORDS = {mark: shown.word for mark, shown in SHOWN.items()}
-STYLES = {shown.word: shown.style for shown in SHOWN.values()}
+OUTCOME_STYLES = {shown.word: shown.style for shown in SHOWN.values()}
 
 PROBE = b"zz9cvmctlprobe"
 """A local part that does not exist: only a pattern accepts it."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from cvm_qmail.cvmctl.host import files
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext
+from cvm_qmail.cvmctl.host.findings import Finding
+from cvm_qmail.cvmctl.lint.context import LintContext
 from cvm_qmail.cvmctl.ui.output import text
 from cvm_qmail.rules import users
 from cvm_qmail.tables.passwd import PASSWD

@@ -11,8 +11,9 @@ from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.host import files
 from cvm_qmail.cvmctl.host.advice import NEWU
 from cvm_qmail.cvmctl.host.files import Line
+from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.cvmctl.host.verdicts import or_none
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext
+from cvm_qmail.cvmctl.lint.context import LintContext
 from cvm_qmail.cvmctl.ui.output import text
 from cvm_qmail.rules import users
 

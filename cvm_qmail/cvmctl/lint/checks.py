@@ -6,6 +6,7 @@
     accounts    the system's accounts
     homes       homes and their .qmail files
     forwards    where mail goes from there
+    routes      a gateway's routes, where lint is told of them
 
 Plug-ins add rules through their extensions.
 
@@ -17,9 +18,9 @@ address exists is decided by the server's own lookup.  If something cannot be re
 from __future__ import annotations
 
 from cvm_qmail.cvmctl.lint import accounts, assign, controls, forwards, homes
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext, Rule
+from cvm_qmail.cvmctl.lint.context import LintContext, Rule
 
-__all__ = ["RULES", "Finding", "LintContext", "Rule"]
+__all__ = ["RULES", "LintContext", "Rule"]
 
 RULES: tuple[Rule, ...] = (
     controls.unreadable_controls,

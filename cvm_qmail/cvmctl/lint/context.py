@@ -1,4 +1,4 @@
-"""What a rule of lint finds, and what it reads.
+"""What the rules of lint read.
 
 Invariants: one `LintContext` is made for all rules.  Input that cannot be read is reported once, by the rule that is
 responsible for it; other rules treat it as empty.
@@ -12,8 +12,9 @@ from typing import NamedTuple, TypeVar
 
 from cvm_qmail.answer import Answer, Recipient, Unavailable
 from cvm_qmail.cvmctl.host import files
+from cvm_qmail.cvmctl.host.child import HUNG
 from cvm_qmail.cvmctl.host.files import Line
-from cvm_qmail.cvmctl.host.sandbox import HUNG
+from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.pipeline import make_lookup
 from cvm_qmail.qmail import qmail
 from cvm_qmail.rules import dotqmail, users
@@ -25,18 +26,6 @@ T = TypeVar("T")
 
 DENIALS = frozenset({"cannot-see", "refused", "home-denied", "dotqmail-denied"})
 """Reasons of failures that may be caused by missing rights of this process."""
-
-
-class Finding(NamedTuple):
-    """A mistake."""
-
-    kind: str
-    """An identifier: a key of `kinds.KINDS`, or of an extension's."""
-    file: bytes
-    line: int | None
-    what: str
-    consequence: str
-    remedy: str
 
 
 class Visited(NamedTuple):
@@ -84,14 +73,12 @@ class LintContext:
             return []
 
     @cached_property
-    def virtual(self) -> list[tuple[Line, bytes, bytes]]:
-        """The entries of virtualdomains that count: line, name in lower case, what is prepended."""
-        by_name = {}
-        for line in self.lines("virtualdomains"):
-            name, colon, prepend = line.value.partition(b":")
-            if colon:
-                by_name[name.lower()] = (line, name.lower(), prepend)
-        return list(by_name.values())
+    def virtual(self) -> list[files.Virtual]:
+        """The entries of virtualdomains that count; none if it cannot be read."""
+        try:
+            return files.virtual_entries(self.tables, self.settings)
+        except Unavailable:
+            return []
 
     @cached_property
     def records(self) -> list[tuple[bytes, bytes]]:

@@ -12,8 +12,9 @@ from cvm_qmail.answer import Recipient, Unavailable, Verdict
 from cvm_qmail.cvmctl.host import files
 from cvm_qmail.cvmctl.host.advice import HUP
 from cvm_qmail.cvmctl.host.files import Line
+from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.cvmctl.host.verdicts import PROBE, or_none
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext
+from cvm_qmail.cvmctl.lint.context import LintContext
 from cvm_qmail.cvmctl.ui.output import text
 from cvm_qmail.tables.control import NAMES
 from cvm_qmail.tables.door import Rights

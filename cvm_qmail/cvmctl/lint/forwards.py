@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cvm_qmail.answer import Recipient, Verdict
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext, Visited
+from cvm_qmail.cvmctl.host.findings import Finding
+from cvm_qmail.cvmctl.lint.context import LintContext
 from cvm_qmail.cvmctl.lint.homes import instructions
 from cvm_qmail.cvmctl.ui.output import text
 
@@ -52,7 +53,7 @@ def missing_targets(context: LintContext) -> Iterator[Finding]:
 def loops(context: LintContext) -> Iterator[Finding]:
     """Files that forward to themselves, perhaps through others."""
     edges: dict[bytes, list[tuple[int, bytes, bytes]]] = {}
-    for home, visited in visited_in_order(context):
+    for home, visited in sorted(context.visited.items()):
         for name, file in sorted(visited.files.items()):
             path = b"%s/%s" % (home, name)
             for at, recipient in forwards(file.content or b""):
@@ -74,11 +75,6 @@ def loops(context: LintContext) -> Iterator[Finding]:
                 "the message bounces as soon as qmail sees its own Delivered-To",
                 "let one of them deliver, or forward elsewhere",
             )
-
-
-def visited_in_order(context: LintContext) -> list[tuple[bytes, Visited]]:
-    """The homes by name."""
-    return sorted(context.visited.items())
 
 
 def _way_back(start: bytes, edges: dict[bytes, list[tuple[int, bytes, bytes]]]) -> list[tuple[bytes, int, bytes]]:

@@ -11,8 +11,9 @@ from functools import partial
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.host import files
 from cvm_qmail.cvmctl.host.files import kind
+from cvm_qmail.cvmctl.host.findings import Finding
 from cvm_qmail.cvmctl.host.verdicts import or_none
-from cvm_qmail.cvmctl.lint.context import Finding, LintContext, Visited
+from cvm_qmail.cvmctl.lint.context import LintContext, Visited
 from cvm_qmail.cvmctl.ui.output import text
 from cvm_qmail.rules import dotqmail, users
 from cvm_qmail.tables.door import Rights

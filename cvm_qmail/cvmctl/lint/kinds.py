@@ -55,8 +55,8 @@ KINDS: Mapping[str, str] = {
     "program-missing": "a program that does not exist, or is not in a directory where qmail finds programs by name",
     "label-missing": "with CVM_QMAIL_BRANCH=1, a `?LABEL` without a `:LABEL` further down",
     "branch-off": "without CVM_QMAIL_BRANCH, a line that only the qmail-branch patch understands",
-    "route-missing": "`cvmctl routes`: a domain of rcpthosts without a route",
-    "route-unknown": "`cvmctl routes`: a route to a module that does not know the domain",
+    "route-missing": "with `--routes`: a domain of rcpthosts or morercpthosts without a route",
+    "route-unknown": "with `--routes`: a route to a module that does not know the domain",
 }
 
 

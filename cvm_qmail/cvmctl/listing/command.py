@@ -19,7 +19,7 @@ from typing import BinaryIO
 import click
 
 from cvm_qmail.cvmctl.host import files
-from cvm_qmail.cvmctl.host.sandbox import apart
+from cvm_qmail.cvmctl.host.child import in_child
 from cvm_qmail.cvmctl.listing.cdb_writer import TooLarge
 from cvm_qmail.cvmctl.listing.entries import Entry
 from cvm_qmail.cvmctl.listing.formats import FORMATS, notation, printable, replace, write_regexp
@@ -80,7 +80,7 @@ def addresses(
     name = None if domain is None else os.fsencode(domain).lower()
     try:
         with tempfile.TemporaryDirectory(prefix="cvmctl-list-", ignore_cleanup_errors=True) as directory:
-            found = apart(settings, lambda hang_guard: survey(settings, directory, name, hang_guard))
+            found = in_child(settings, lambda hang_guard: survey(settings, directory, name, hang_guard))
             _report(found, unknown)
             store = Store(found.path)
             store.settle(include_unknown=unknown == "include")

@@ -84,11 +84,9 @@ class _Controls:
     """What virtualdomains and percenthack say beside the places."""
 
     def __init__(self, tables: Tables, settings: Settings) -> None:
-        lines = files.control_lines(tables, settings, "virtualdomains") or ()
-        entries = [line.value.partition(b":") for line in lines]
-        virtual = {name.lower(): prepend for name, colon, prepend in entries if colon}
-        self._elsewhere = [name for name, prepend in virtual.items() if not prepend and b"@" not in name]
-        self.whole = [name for name in virtual if b"@" in name]
+        virtual = files.virtual_entries(tables, settings)
+        self._elsewhere = [entry.name for entry in virtual if not entry.prepend and b"@" not in entry.name]
+        self.whole = [entry.name for entry in virtual if b"@" in entry.name]
         hack = files.control_lines(tables, settings, "percenthack") or ()
         self.percenthack = frozenset(line.value.lower() for line in hack)
 
@@ -108,7 +106,7 @@ class ExactAsking(Asking):
         super().__init__(lookup, store, finder)
         self.full = 0
         self._covers: list[tuple[bytes, int]] = []
-        """The patterns that cover the entry in hand, the longest last, with what they say."""
+        """The patterns that cover the current entry, the longest last, with what they say."""
 
     def place(self, place: Place) -> None:
         """All that may be there."""

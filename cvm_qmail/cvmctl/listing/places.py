@@ -17,13 +17,9 @@ def places(tables: Tables, settings: Settings) -> tuple[list[Place], list[bytes]
     """The domains of the control files, and the whole addresses in virtualdomains.  Raises `Unavailable`."""
     tables.controls()  # all or nothing
     found = [Place(line.value.lower(), None) for line in files.local_lines(tables, settings)]
-    virtual: dict[bytes, bytes] = {}
-    for line in files.control_lines(tables, settings, "virtualdomains") or ():
-        name, colon, prepend = line.value.partition(b":")
-        if colon:
-            virtual[name.lower()] = prepend
-    whole = [name for name, prepend in virtual.items() if b"@" in name and prepend]
-    found += [Place(name, prepend) for name, prepend in virtual.items() if b"@" not in name and prepend]
+    virtual = [entry for entry in files.virtual_entries(tables, settings) if entry.prepend]
+    whole = [entry.name for entry in virtual if b"@" in entry.name]
+    found += [Place(entry.name, entry.prepend) for entry in virtual if b"@" not in entry.name]
     return list(dict.fromkeys(found)), whole
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import BinaryIO
 
@@ -17,13 +17,12 @@ import click
 
 from cvm_qmail.cvmctl.audit.logfiles import time_of
 from cvm_qmail.cvmctl.host.log_entries import LIMIT, Entry, parse
+from cvm_qmail.cvmctl.host.verdicts import OUTCOME_STYLES
 from cvm_qmail.cvmctl.log.summary import Summary, as_html, as_text
-from cvm_qmail.cvmctl.ui.output import line as print_line
+from cvm_qmail.cvmctl.ui.output import log_line
 
 WAIT = 0.2
 """Seconds between two looks at a file that is followed."""
-
-_STYLES = {"accepted": "yes", "rejected": "no", "temporary failure": "failure", "out of scope": "pass"}
 
 Wanted = Callable[[Entry], bool]
 
@@ -43,7 +42,7 @@ def _day(_: click.Context, parameter: click.Parameter, value: str | None) -> dat
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 @click.option("-f", "--follow", is_flag=True, help="Follow the last file as it grows or is replaced.")
-@click.option("--outcome", type=click.Choice(list(_STYLES)), help="Only this outcome.")
+@click.option("--outcome", type=click.Choice(list(OUTCOME_STYLES)), help="Only this outcome.")
 @click.option("--reason", help="Only this reason word.")
 @click.option("--domain", help="Only addresses of this domain.")
 @click.option("--user", help="Only this controlling user.")
@@ -88,7 +87,7 @@ def log(
     if summary or digest:
         found = Summary(entry for line in lines if (entry := parse(line)) is not None and wanted(entry))
         for text in (as_html if digest == "html" else as_text)(found):
-            click.echo(text)
+            log_line(text)
         return
     with suppress(KeyboardInterrupt):  # the way to end following
         _show(lines, wanted, everything=not any(wish for wish, _ in wishes))
@@ -106,41 +105,57 @@ def _show(lines: Iterable[str], wanted: Wanted, *, everything: bool) -> None:
         entry = parse(text)
         if entry is None:
             if everything:
-                print_line(text, "dim")
+                log_line(text, "dim")
         elif wanted(entry):
-            print_line(text, _STYLES[entry.outcome])
+            log_line(text, OUTCOME_STYLES[entry.outcome])
 
 
 def _lines(files: tuple[str, ...], *, follow: bool) -> Iterator[str]:
     if not files:
         yield from map(_text, _of(sys.stdin.buffer))
     for at, name in enumerate(files):
-        with open(name, "rb") as file:
-            yield from map(_text, _of(file))
-            if follow and at == len(files) - 1:
-                yield from map(_text, _growing(name, file))
+        yield from map(_text, _followed(name) if follow and at == len(files) - 1 else _whole(name))
+
+
+def _whole(name: str) -> Iterator[bytes]:
+    with open(name, "rb") as file:
+        yield from _of(file)
 
 
 def _of(file: BinaryIO) -> Iterator[bytes]:
+    """The lines from here to the end, in parts of at most `LIMIT` bytes."""
     while data := file.readline(LIMIT):
         yield data
 
 
-def _growing(name: str, file: BinaryIO) -> Iterator[bytes]:
-    """What is added to a file; when another one has taken its name, from the beginning of that."""
-    while True:
-        yield from _of(file)
-        time.sleep(WAIT)
-        try:
-            there = os.stat(name)
-        except FileNotFoundError:
-            continue  # it is being replaced
-        if (there.st_ino, there.st_dev) != (os.fstat(file.fileno()).st_ino, os.fstat(file.fileno()).st_dev):
-            yield from _of(file)
-            with open(name, "rb") as other:
-                yield from _growing(name, other)
-        elif there.st_size < file.tell():
-            file.seek(0)  # copied and truncated
+def _followed(name: str) -> Iterator[bytes]:
+    """The lines of a file and those that are added to it; when another one takes its name, from the start of that."""
+    with ExitStack() as current:
+        file = current.enter_context(open(name, "rb"))
+        while True:
+            yield from _finished(file)
+            time.sleep(WAIT)
+            here = os.fstat(file.fileno())
+            try:
+                there = os.stat(name)
+                other = None if os.path.samestat(here, there) else open(name, "rb")
+            except FileNotFoundError:
+                continue  # it is being replaced
+            if other is not None:
+                yield from _of(file)
+                current.close()
+                file = current.enter_context(other)
+            elif there.st_size < file.tell():
+                file.seek(0)  # copied and truncated
+
+
+def _finished(file: BinaryIO) -> Iterator[bytes]:
+    """The lines that are written to their end; the start of another one is read again later."""
+    for data in _of(file):
+        if not data.endswith(b"\n") and len(data) < LIMIT:
+            file.seek(-len(data), os.SEEK_CUR)
+            return
+        yield data
 
 
 def _text(data: bytes) -> str:

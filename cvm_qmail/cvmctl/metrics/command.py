@@ -5,13 +5,18 @@ Exit status: 0; 111 no counters.
 
 from __future__ import annotations
 
+import socket
+import sys
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import click
 
 from cvm_qmail.cvmctl.host.counters import stats_of
 from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure
 from cvm_qmail.observe.openmetrics import CONTENT_TYPE, PLAIN_TYPE, exposition, wants_openmetrics
+from cvm_qmail.transports.datagram import split
 
 IDLE = 10
 """Seconds that a client may take."""
@@ -33,16 +38,33 @@ def metrics(path: str | None, listen: str | None) -> None:
     if listen is None:
         click.echo(exposition(stats_of(path)), nl=False)
         return
-    stats_of(path)  # a mistake is said at once
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit():
-        raise Failure(f"--listen: found {listen!r}, expected HOST:PORT", PERMANENT)
+    stats_of(path)  # a mistake is reported at once
     try:
-        server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(path))
-    except (OSError, OverflowError) as error:
-        raise Failure(f"{listen}: {getattr(error, 'strerror', None) or error}", TEMPORARY) from None
-    with server:
+        host, port = split(listen)
+    except ValueError as bad:
+        raise Failure(f"--listen: {bad}", PERMANENT) from None
+    try:
+        server = server_at(host, int(port), path)
+    except OSError as error:
+        raise Failure(f"{listen}: {error.strerror or error}", TEMPORARY) from None
+    with suppress(KeyboardInterrupt), server:
         server.serve_forever()
+
+
+def server_at(host: str, port: int, path: str | None) -> ThreadingHTTPServer:
+    """An HTTP server that listens there, and serves the counters of the server with this socket.  Raises OSError."""
+
+    class Server(ThreadingHTTPServer):
+        """At an IPv4 or an IPv6 address."""
+
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Says nothing about a client that has gone."""
+            if not isinstance(sys.exception(), OSError):
+                super().handle_error(request, client_address)
+
+    return Server((host, port), _handler(path))
 
 
 def _handler(path: str | None) -> type[BaseHTTPRequestHandler]:

@@ -6,21 +6,16 @@ Exit status: 0 nothing found; 1 something was found; 100 the file is no routes; 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import click
 
-from cvm_qmail.cvmctl.host.files import Line
-from cvm_qmail.cvmctl.lint.command import node
-from cvm_qmail.cvmctl.lint.context import Finding
-from cvm_qmail.cvmctl.routes.asking import Found, ask
+from cvm_qmail.cvmctl.host import routes as host_routes
+from cvm_qmail.cvmctl.host.files import Line, lines_in
+from cvm_qmail.cvmctl.host.findings import Finding, node
+from cvm_qmail.cvmctl.host.routes import Found, ask, unknown_domains, without_route
 from cvm_qmail.cvmctl.ui import output
-from cvm_qmail.cvmctl.ui.output import PERMANENT, SOME, TEMPORARY, Failure, text
-from cvm_qmail.gateway.modules import CannotAsk
-from cvm_qmail.gateway.routes_file import BadRoutes, RoutesFile
-from cvm_qmail.gateway.settings import Settings
+from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, counted, text
 from cvm_qmail.protocols.routes import Routes
-from cvm_qmail.tables.control import entries
 
 
 @click.command()
@@ -42,17 +37,9 @@ def routes(context: click.Context, /, file: str, rcpthosts: tuple[str, ...], *, 
     The exit status is 0 if all is well, 1 if something was found, 100 if FILE is not a file of routes, 111 if a
     module does not answer.
     """
-    try:
-        read = RoutesFile(file).read()
-    except BadRoutes as bad:
-        raise Failure(str(bad), PERMANENT) from None
+    read = host_routes.read(file)
     findings = [finding for name in rcpthosts for finding in without_route(read, lines_of(name))]
-    found = Found([], [])
-    if not offline:
-        try:
-            found = ask(read, Settings.from_environment())
-        except CannotAsk as error:
-            raise Failure(str(error), PERMANENT) from None
+    found = Found([], []) if offline else ask(read)
     findings += unknown_domains(file, found)
     _show_json(found, findings) if as_json else _show(read, found, findings)
     silent = any(state.error for state in found.modules)
@@ -61,47 +48,20 @@ def routes(context: click.Context, /, file: str, rcpthosts: tuple[str, ...], *, 
 
 def lines_of(name: str) -> list[Line]:
     """The entries of a file as qmail reads control files.  Raises OSError."""
-    path = os.fsencode(name)
-    with open(path, "rb") as file:
-        lines = file.read().split(b"\n")
-    return [Line(path, at, entry, raw) for at, raw in enumerate(lines, 1) for entry in entries(raw)]
-
-
-def without_route(read: Routes, lines: list[Line]) -> Iterator[Finding]:
-    """Domains in rcpthosts about which no module is asked."""
-    for line in lines:
-        domain = line.value.lower().split(b"#")[0].split()[0] if line.value.split() else b""
-        if domain and not read.of(domain):
-            yield Finding(
-                "route-missing",
-                line.file,
-                line.number,
-                f"{text(domain)} has no route",
-                "every address of it is out of scope",
-                f"add {text(domain)}:MODULE, or a default, to the routes",
-            )
-
-
-def unknown_domains(file: str, found: Found) -> Iterator[Finding]:
-    """Routes to modules that do not know the domain."""
-    for domain, module in found.unknown:
-        yield Finding(
-            "route-unknown",
-            os.fsencode(file),
-            None,
-            f"{module} says that {text(domain)} is not one of its domains",
-            "its addresses are out of scope, unless another module of the route knows them",
-            "correct the route, or add the domain to locals or virtualdomains there",
-        )
+    with open(name, "rb") as file:
+        return lines_in(os.fsencode(name), file.read())
 
 
 def _show(read: Routes, found: Found, findings: list[Finding]) -> None:
     for state in found.modules:
         domains = sum(state.module in names for names in read.modules.values())
         said = state.error or f"answers in {state.seconds * 1000:.1f} ms"
-        output.line(f"{state.module}: {said} ({domains} in the routes)", "failure" if state.error else "yes")
+        output.line(f"{state.module}: {said} ({counted(domains, 'route')})", "failure" if state.error else "yes")
     output.tree(map(node, findings))
-    output.line(f"{len(findings)} found" if findings else "nothing found", "title" if findings else "yes")
+    silent = sum(bool(state.error) for state in found.modules)
+    if silent:
+        output.line(f"no answer from {counted(silent, 'module')}", "failure")
+    output.line(f"{len(findings)} found" if findings else "nothing found", "title" if findings or silent else "yes")
 
 
 def _show_json(found: Found, findings: list[Finding]) -> None:

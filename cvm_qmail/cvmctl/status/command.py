@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from cvm_qmail.cvmctl.host.counters import by_count, complaints, described, is_alive, stats_of, time_of
+from cvm_qmail.cvmctl.status import gateway as gateways
 from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, Node, json_line, tree
 from cvm_qmail.observe.backends import Backend
 from cvm_qmail.observe.stats import Stats
+from cvm_qmail.process.sandbox import described as described_sandbox
 
 TOP = 10
 """Reasons that are shown."""
@@ -30,12 +32,16 @@ def status(context: click.Context, path: str | None, *, as_json: bool) -> None:
     """Show what a server is doing: version, workers, requests by outcome and reason, latencies.
 
     PATH is the server's socket, or its file of counters; without it CVM_STATS or CVM_LOOKUP, else the usual
-    places.  The exit status is 0 if it is well, 1 if something is wrong with it, and 111 if it is down.
+    places.  For a gateway it is its http listener, as cvm-gateway names it; CVM_GATEWAY_TOKEN is its token.
+    The exit status is 0 if it is well, 1 if something is wrong with it, and 111 if it is down.
 
     \b
       cvmctl status
       cvmctl status /run/cvm-rcptto/socket --json
+      cvmctl status http:127.0.0.1:8080
     """  # noqa: D301  click knows the control character, not the backslash
+    if path is not None and path.startswith(gateways.SCHEME):
+        _gateway(context, path, as_json=as_json)
     stats = stats_of(path)
     wrong = complaints(stats, time.time())
     if as_json:
@@ -43,6 +49,15 @@ def status(context: click.Context, path: str | None, *, as_json: bool) -> None:
     else:
         tree(shown(stats, wrong))
     context.exit(0 if not wrong else SOME if is_alive(stats.about.pid) else TEMPORARY)
+
+
+def _gateway(context: click.Context, name: str, *, as_json: bool) -> NoReturn:
+    gateway = gateways.gateway_at(name)
+    if as_json:
+        json_line(gateways.as_object(gateway))
+    else:
+        tree(gateways.shown(gateway))
+    context.exit(SOME if gateway.complaints else 0)
 
 
 def as_object(stats: Stats, wrong: list[str]) -> dict[str, object]:
@@ -73,6 +88,7 @@ def as_object(stats: Stats, wrong: list[str]) -> dict[str, object]:
             for backend in stats.backends
         ],
         "supervisor_process": {"pid": stats.about.pid, "about": stats.own},
+        "shadow_process": {"pid": stats.shadow.pid, "about": stats.shadow.about} if stats.shadow else None,
         "processes": [{"pid": process.pid, "about": process.about} for process in stats.processes],
     }
 
@@ -124,12 +140,15 @@ def _sandboxes(stats: Stats) -> Iterator[Node]:
     yield _sandbox(f"supervisor {stats.about.pid}", stats.own)
     for process in stats.processes:
         yield _sandbox(f"worker {process.pid}", process.about)
+    if stats.shadow is not None:
+        yield _sandbox(f"shadow process {stats.shadow.pid}", stats.shadow.about)
+    elif "CVM_SHADOW" in stats.about.settings:
+        yield Node("shadow process: none runs now")
 
 
 def _sandbox(name: str, about: Mapping[str, Any]) -> Node:
-    box = about.get("sandbox") or {}
-    landlock = f"Landlock {box.get('landlock')}" if box.get("landlock") else "no Landlock"
-    return Node(f"{name}: {landlock}, {'a' if box.get('seccomp') else 'no'} filter for system calls")
+    found = about.get("sandbox")
+    return Node(f"{name}: {described_sandbox(found) if found else 'is not in it yet'}")
 
 
 def _requests(stats: Stats) -> Iterator[Node]:

@@ -1,6 +1,6 @@
 """cvmctl top: rates, latencies and reasons, live on a terminal of any size.
 
-Keys: q ends, p pauses, r begins the rates anew.  Exit status: 0; 111 no counters, or no terminal.
+Keys: q quits, p pauses, r resets the rates.  Exit status: 0; 111 no counters, or no terminal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import tty
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -23,7 +23,7 @@ from cvm_qmail.cvmctl.top.tail import Tail
 from cvm_qmail.cvmctl.ui.output import STYLES, TEMPORARY, Failure, console, on_terminal
 
 INTERVAL = 1.0
-"""Seconds between two looks."""
+"""Seconds between two updates."""
 
 WINDOW = 10.0
 """Seconds that rates and latencies are of."""
@@ -38,17 +38,22 @@ WINDOW = 10.0
 def top(path: str | None, interval: float, log: str | None) -> None:
     """Show live what a server is answering.
 
-    Rates and latencies are of the last ten seconds, or of two looks if these are longer.  Keys: q ends, p pauses, r
-    begins the rates anew.  The exit status is 111 if there are no counters.
+    Rates and latencies are of the last ten seconds, or since the last update if that is longer.  Keys: q quits, p
+    pauses, r resets the rates.  The exit status is 111 if there are no counters.
     """
     history = History(Moment(time.time(), stats_of(path)))
     if not on_terminal() or not sys.stdin.isatty():
         raise Failure("top needs a terminal (cvmctl status prints once)", TEMPORARY)
+    with suppress(KeyboardInterrupt):
+        _live(path, history, interval, None if log is None else Tail(log))
+
+
+def _live(path: str | None, history: History, interval: float, tail: Tail | None) -> None:
+    """Shows the counters until q is pressed."""
     from rich.live import Live
     from rich.text import Text
 
     view = View()
-    tail = None if log is None else Tail(log)
     with _keys() as pressed, Live(console=console(), screen=True, auto_refresh=False) as live:
         while True:
             if tail is not None:

@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cvm_qmail.cvmctl.host.counters import by_count, complaints, time_of
+from cvm_qmail.cvmctl.host.verdicts import OUTCOME_STYLES
 from cvm_qmail.cvmctl.ui.output import escaped
 from cvm_qmail.observe.stats import Stats
 
 NARROW = 60
-"""Columns below which outcomes are the log's marks."""
+"""Columns below which an outcome is shown as a mark."""
 
 DOMAINS = 10
 """Domains that are shown."""
 
 _MARKS = {"accepted": "+", "rejected": "-", "out of scope": ".", "temporary failure": "?"}
-_STYLES = {"accepted": "yes", "rejected": "no", "out of scope": "pass", "temporary failure": "failure"}
 
 
 class Moment(NamedTuple):
@@ -54,8 +54,8 @@ def screen(first: Moment, last: Moment, columns: int, lines: int, view: View) ->
     head = head[: max(lines - 2, 1)]
     rows = [*_rows(first, last, narrow=columns < NARROW)][: max(lines - 1 - len(head), 0)]
     blank = [Line("")] * (lines - 1 - len(head) - len(rows))
-    keys = "q ends  p pauses  r begins the rates anew"
-    foot = [Line(keys if columns >= len(keys) else "q end  p pause  r rates anew", "dim")]
+    keys = "q quits  p pauses  r resets the rates"
+    foot = [Line(keys if columns >= len(keys) else "q quit  p pause  r reset", "dim")]
     return [Line(line.text[:columns], line.style) for line in [*head, *rows, *blank, *foot][:lines]]
 
 
@@ -105,7 +105,7 @@ def _rows(first: Moment, last: Moment, *, narrow: bool) -> Iterator[Line]:
     for (outcome, reason), count in sorted(by_count(dict(counts)), key=lambda item: -late[item[0]]):
         each = late[outcome, reason] / seconds if seconds > 0 else 0.0
         what = f"{_MARKS[outcome]} {reason}" if narrow else f"{outcome}: {reason}"
-        yield Line(escaped(f"{each:>8.1f} {count:>10}  {what}"), _STYLES[outcome])
+        yield Line(escaped(f"{each:>8.1f} {count:>10}  {what}"), OUTCOME_STYLES[outcome])
 
 
 def _rate(first: Moment, last: Moment) -> float:

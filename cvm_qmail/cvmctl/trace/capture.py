@@ -89,16 +89,11 @@ def asked(notes: list[Note], table: str) -> bool:
 
 def control_line(case: Case, table: str, key: bytes, value: object) -> Line | None:
     """The line that gave `key` this value: the first, in virtualdomains the last."""
+    if table == "virtualdomains":
+        entries = or_none(lambda: files.virtual_entries(case.tables, case.settings)) or []
+        return next((line for line, name, prepend in entries if (name, prepend) == (key, value)), None)
     if table == "locals":
         lines = or_none(lambda: files.local_lines(case.tables, case.settings))
     else:
         lines = or_none(lambda: files.control_lines(case.tables, case.settings, table))
-    if table == "virtualdomains":
-        wanted = (key, value)
-        return next((line for line in reversed(lines or []) if _virtual(line.value) == wanted), None)
     return next((line for line in lines or [] if line.value.lower() == key), None)
-
-
-def _virtual(entry: bytes) -> tuple[bytes, bytes | None]:
-    name, colon, prepend = entry.partition(b":")
-    return name.lower(), prepend if colon else None

@@ -20,7 +20,7 @@ import click
 
 from cvm_qmail.answer import Recipient, Unavailable
 from cvm_qmail.cvmctl.host import files
-from cvm_qmail.cvmctl.host.verdicts import STYLES
+from cvm_qmail.cvmctl.host.verdicts import OUTCOME_STYLES
 from cvm_qmail.cvmctl.trace import capture, narrate
 from cvm_qmail.cvmctl.trace.remedies import remedies
 from cvm_qmail.cvmctl.ui import output
@@ -184,7 +184,7 @@ def node(report: Report) -> Node:
         for stage in report["stages"]
     ]
     ends = [
-        Node(report["text"], STYLES[report["verdict"]]),
+        Node(report["text"], OUTCOME_STYLES[report["verdict"]]),
         Node(f"SMTP: {report['smtp']}"),
         *(Node(f"remedy: {remedy}", "remedy") for remedy in report["remedies"]),
     ]

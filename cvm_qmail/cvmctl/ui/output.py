@@ -73,6 +73,11 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: ``1 file``, ``1,234 addresses``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('s') else 's'}"
+
+
 def on_terminal() -> bool:
     """Whether standard output is a terminal."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -97,10 +102,19 @@ def escaped(value: str) -> str:
 
 def line(value: str, style: str = "") -> None:
     """Prints one line."""
+    _line(escaped(value), style)
+
+
+def log_line(value: str, style: str = "") -> None:
+    """Prints one line of a log, in which a backslash begins an escape already, and stays."""
+    _line("\\".join(map(escaped, value.split("\\"))), style)
+
+
+def _line(shown: str, style: str) -> None:
     if on_terminal():
-        console().print(escaped(value), style=STYLES[style], soft_wrap=True)
+        console().print(shown, style=STYLES[style], soft_wrap=True)
     else:
-        click.echo(escaped(value))
+        click.echo(shown)
 
 
 def tree(nodes: Iterable[Node]) -> None:

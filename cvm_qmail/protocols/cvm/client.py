@@ -10,13 +10,15 @@ Source: cvm 0.97 (client_xfer_local.c, client_xfer_udp.c, client_xfer_command.c,
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
 from secrets import token_bytes
 from struct import Struct
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from cvm_qmail.protocols.cvm import packets
 from cvm_qmail.protocols.cvm.packets import Credential
@@ -161,15 +163,50 @@ def _udp(address: str, packet: bytes, end: float) -> bytes:
 def _command(program: str, packet: bytes, end: float) -> bytes:
     import subprocess
 
+    child = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child.stdin, child.stdout:
+        try:
+            answer = _through(child.stdin, child.stdout, packet, end)
+            if len(answer) <= packets.LIMIT and child.wait(_left(end)) < 0:
+                raise NoAnswer(f"{program}: ended by signal {-child.returncode}")
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        finally:
+            child.kill()
+            child.wait()
+    return answer
+
+
+def _through(to: IO[bytes], back: IO[bytes], packet: bytes, end: float) -> bytes:
+    """Writes a packet and reads to the end of file, or until the answer is too long."""
+    os.set_blocking(to.fileno(), False)
+    waiting = select.poll()
+    waiting.register(to, select.POLLOUT)
+    waiting.register(back, select.POLLIN)
+    answer = b""
+    while len(answer) <= packets.LIMIT:
+        for fd, _ in waiting.poll(math.ceil(_left(end) * 1000)):
+            if fd == back.fileno():
+                data = os.read(fd, packets.LIMIT + 1)
+                if not data:
+                    return answer
+                answer += data
+            else:
+                packet = packet[_written(fd, packet) :]
+                if not packet:
+                    waiting.unregister(to)
+                    to.close()
+    return answer
+
+
+def _written(fd: int, packet: bytes) -> int:
+    """How many bytes the program has taken; all, if it takes no more."""
     try:
-        done = subprocess.run(
-            [program], input=packet, stdout=subprocess.PIPE, timeout=_left(end), check=False, env=os.environ
-        )
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
-    if done.returncode < 0:
-        raise NoAnswer(f"{program}: ended by signal {-done.returncode}")
-    return done.stdout
+        return os.write(fd, packet)
+    except BrokenPipeError:
+        return len(packet)
 
 
 _TRANSFERS: dict[str, Callable[[str, bytes, float], bytes]] = {

@@ -210,7 +210,7 @@ def test_temporary_failures_are_published_where_the_administrator_says_so(direct
     done_ = directory.publish(host.environment, "--unknown", "include")
     assert done_.returncode == 0
     lookup = directory.lookup()
-    assert verdict(lookup, "foo@v.example") == "published-trouble"
+    assert verdict(lookup, "foo@v.example") == "published-unknown"
     assert verdict(lookup, "list-x@v.example") == "accepted"
 
 
@@ -381,7 +381,7 @@ def test_a_server_that_offers_no_tls_is_not_used_where_it_is_demanded(directory:
 
 
 @EACH
-def test_an_account_that_may_not_write_is_told_so(directory: Directory, host: Host) -> None:
+def test_an_account_that_may_not_write_is_an_error_that_says_so(directory: Directory, host: Host) -> None:
     said = directory.publish(host.environment, CVM_DIRECTORY_FILE=str(directory.files / "reader"))
     assert said.returncode == 111
     assert re.search("denied", said.stderr)
@@ -404,7 +404,7 @@ def test_its_name_is_that_of_control_me(directory: Directory, host: Host) -> Non
     assert "v.example|mx.example.org" in directory.rows("domain, host", "cvm_domain")
 
 
-def test_a_host_without_a_name_is_told_so(directory: Directory, host: Host) -> None:
+def test_a_host_without_a_name_is_an_error_that_says_so(directory: Directory, host: Host) -> None:
     Path(host.root / "control/me").unlink()
     said = directory.publish(host.environment, name="")
     assert (said.returncode, "CVM_DIRECTORY_HOST" in said.stderr) == (100, True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from memory import Asking
-from vmemory import NOW, Disk, policy_of
+from disk import NOW, Asking, Disk
+from vmemory import policy_of
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
 from cvm_qmail.plugin import Delivery
@@ -224,7 +224,7 @@ def test_aliases_are_asked_for_by_the_real_domain_s_name_or_the_given_one_of_an_
     assert says("info@Unknown.example", aliases={(b"unknown.example", b"info"): LINE}) == "+ sql-alias"
 
 
-def test_rows_are_carried_out_in_order_up_to_the_first_that_fails() -> None:
+def test_rows_are_processed_in_order_up_to_the_first_that_fails() -> None:
     disk = a_disk()
     assert says("x@example.com", **aliased("x", lines=[b"# note", b"", b"ann"])) == "+ sql-alias"
     assert says("x@example.com", **aliased("x", lines=[b"ann", b"|exit 100", b"./no/"])) == "- program-bounces"
@@ -739,7 +739,7 @@ def test_where_a_catch_all_home_is_missing_the_domain_s_own_qmail_file_is_read()
         (catch_all("""'|vdelivermail x "|exit 99"'""") + BOUNCE, "+ program"),
     ],
 )
-def test_in_a_vpopmail_domain_each_line_is_carried_out_in_order(lines: bytes, expected: str) -> None:
+def test_in_a_vpopmail_domain_each_line_is_processed_in_order(lines: bytes, expected: str) -> None:
     assert says("nobody@example.com", lines) == expected
 
 

@@ -22,7 +22,6 @@ from cvm_vpopmail.tables.cdb import CdbAccounts
 pytestmark = pytest.mark.root
 
 DOMAIN = "example.com"
-KIND = sorted(KINDS)
 EXACT = ["root", "the owner"]
 
 
@@ -69,19 +68,19 @@ def asked(kind: str, host: VpopmailHost, *names: str) -> str:
 NAMES = "ann", "bob", "kim", ""
 
 
-@pytest.mark.parametrize("kind", KIND)
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_account_is_found_by_its_name(kind: str, vhost: VpopmailHost) -> None:
     assert asked(kind, vhost, *NAMES) == "ann:16 bob:0 - -"
 
 
-@pytest.mark.parametrize("kind", KIND)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_cdb_decides_however_old_it_is(kind: str, vhost: VpopmailHost) -> None:
     vhost.put(f"{DOMAIN}/vpasswd", vhost.lines(DOMAIN, "kim"), mode=0o644)
     os.utime(vhost.at(f"{DOMAIN}/vpasswd.cdb"), (1, 1))
     assert asked(kind, vhost, *NAMES) == "ann:16 bob:0 - -"
 
 
-@pytest.mark.parametrize("kind", KIND)
+@pytest.mark.parametrize("kind", KINDS)
 def test_without_a_cdb_vpasswd_is_read(kind: str, vhost: VpopmailHost) -> None:
     vhost.at(f"{DOMAIN}/vpasswd.cdb").unlink()
     assert asked(kind, vhost, *NAMES) == "ann:16 bob:0 - -"
@@ -117,7 +116,7 @@ def test_a_cdb_has_the_first_of_two_records_of_a_name(vhost: VpopmailHost) -> No
     assert saying(vhost, "bob", "ann") == "one:1 -"
 
 
-@pytest.mark.parametrize("kind", KIND)
+@pytest.mark.parametrize("kind", KINDS)
 def test_without_both_the_accounts_are_gone_and_none_is_missing(kind: str, vhost: VpopmailHost) -> None:
     """vadddomain always makes vpasswd: a disk that is not mounted must not reject every address.  The empty name
     is never looked for."""
@@ -126,7 +125,7 @@ def test_without_both_the_accounts_are_gone_and_none_is_missing(kind: str, vhost
     assert asked(kind, vhost, *NAMES) == "?accounts-gone ?accounts-gone ?accounts-gone -"
 
 
-@pytest.mark.parametrize("kind", KIND)
+@pytest.mark.parametrize("kind", KINDS)
 def test_of_a_domain_whose_directory_is_missing_the_accounts_are_gone(kind: str, vhost: VpopmailHost) -> None:
     shutil.rmtree(vhost.at(DOMAIN))
     assert asked(kind, vhost, *NAMES) == "?accounts-gone ?accounts-gone ?accounts-gone -"
@@ -183,7 +182,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("kind", KIND)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_cdb_that_is_not_sound_is_temporary_for_every_name(kind: str, vhost: VpopmailHost, damage: str) -> None:
     DAMAGE[damage](vhost.at(f"{DOMAIN}/vpasswd.cdb"))
     assert [said[:1] for said in asked(kind, vhost, "ann", "bob", "kim").split()] == ["?"] * 3
@@ -306,7 +305,7 @@ def test_a_large_database_is_searched_where_it_lies(vhost: VpopmailHost) -> None
     assert saying(vhost, "user00000", "user19999", "user20000") == "user00000:0 user19999:19999 -"
 
 
-def test_an_unforeseen_errno_is_not_a_missing_file(vhost: VpopmailHost) -> None:
+def test_an_unexpected_errno_is_not_a_missing_file(vhost: VpopmailHost) -> None:
     """A name too long for the file system: the directory cannot exist, and vpopmail finds nobody there."""
     domain = Domain(DOMAIN.encode(), UID, UID, os.fsencode(vhost.at("x" * 300)))
     tables = Tables(Settings.from_environment(vhost.environment))

@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
-from hosts import cdb_bytes, temporary_directory
-from vdomains import KINDS, UID, VpopmailHost, vpopmail_host
+from hosts import cdb_bytes
+from vdomains import UID, VpopmailHost, begun, example
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.accounts import Domain
 from cvm_vpopmail.tables.domains import DefaultDomain, Domains
 
 pytestmark = pytest.mark.root
-
-KIND = sorted(KINDS)
-
-
-@pytest.fixture
-def vhost() -> Iterator[VpopmailHost]:
-    with temporary_directory() as root:
-        yield vpopmail_host(root)
-
-
-@pytest.fixture
-def tables(vhost: VpopmailHost) -> Tables:
-    return begun(vhost)
-
-
-def begun(host: VpopmailHost) -> Tables:
-    """Tables of a host, and a request that begins."""
-    tables = Tables(Settings.from_environment(host.environment))
-    tables.request()
-    return tables
-
-
-def example(host: VpopmailHost) -> Domain:
-    return Domain(b"example.com", UID, UID, os.fsencode(host.at("example.com")))
 
 
 def test_a_domain_is_what_its_record_says(vhost: VpopmailHost, tables: Tables) -> None:

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from hosts import temporary_directory
-from vdomains import KINDS, UID, VpopmailHost, as_process, vpopmail_host
+from vdomains import OWNER, VpopmailHost, as_process, begun, example
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.settings import Settings
-from cvm_qmail.tables.door import Rights, Tables
-from cvm_vpopmail.accounts import Domain, Flag
+from cvm_qmail.tables.door import Tables
+from cvm_vpopmail.accounts import Flag
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.tables.limit_files import LimitFiles
 
 pytestmark = pytest.mark.root
-
-OWNER = Rights(UID, UID)
-KIND = sorted(KINDS)
-
-
-@pytest.fixture
-def vhost() -> Iterator[VpopmailHost]:
-    with temporary_directory() as root:
-        yield vpopmail_host(root)
-
-
-@pytest.fixture
-def tables(vhost: VpopmailHost) -> Tables:
-    return begun(vhost)
-
-
-def begun(host: VpopmailHost) -> Tables:
-    """Tables of a host, and a request that begins."""
-    tables = Tables(Settings.from_environment(host.environment))
-    tables.request()
-    return tables
-
-
-def example(host: VpopmailHost) -> Domain:
-    return Domain(b"example.com", UID, UID, os.fsencode(host.at("example.com")))
 
 
 def limits(host: VpopmailHost, kind: str = "root", *, within: bool = False) -> str:

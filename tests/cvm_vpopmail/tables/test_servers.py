@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from databases import ACCOUNT, HASH, NAME, PASSWORD, USER, Database, SqlHost, network, sql_host
-from hosts import temporary_directory
+from databases import ACCOUNT, HASH, NAME, PASSWORD, USER, SqlHost, network
 from serving import until
 
 from cvm_qmail.answer import Recipient, Unavailable, Verdict
@@ -33,18 +32,6 @@ pytestmark = [pytest.mark.root, pytest.mark.peer("mariadbd", "pg_ctlcluster", "s
 
 ACCOUNTS = Select(("pw_name", "pw_dir", "pw_gid"), "vpopmail", ("pw_name", "pw_domain"), frozenset({"pw_gid"}))
 BOB = (b"bob", b"example.com")
-
-
-@pytest.fixture(params=["mariadb", "postgresql"])
-def database(request: pytest.FixtureRequest) -> Database:
-    server: Database = request.getfixturevalue(request.param)
-    return server
-
-
-@pytest.fixture
-def host(database: Database) -> Iterator[SqlHost]:
-    with temporary_directory() as root:
-        yield sql_host(root, database)
 
 
 class Asker:

@@ -6,45 +6,17 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from hosts import temporary_directory
-from vdomains import KINDS, UID, VpopmailHost, as_process, vpopmail_host
+from vdomains import OWNER, UID, VpopmailHost, as_process, begun, example
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Rights, Tables
-from cvm_vpopmail.accounts import Domain
 from cvm_vpopmail.rules.delivery import can_make
 from cvm_vpopmail.tables.user_view import UserView
 
 pytestmark = pytest.mark.root
-
-OWNER = Rights(UID, UID)
-KIND = sorted(KINDS)
-
-
-@pytest.fixture
-def vhost() -> Iterator[VpopmailHost]:
-    with temporary_directory() as root:
-        yield vpopmail_host(root)
-
-
-@pytest.fixture
-def tables(vhost: VpopmailHost) -> Tables:
-    return begun(vhost)
-
-
-def begun(host: VpopmailHost) -> Tables:
-    """Tables of a host, and a request that begins."""
-    tables = Tables(Settings.from_environment(host.environment))
-    tables.request()
-    return tables
-
-
-def example(host: VpopmailHost) -> Domain:
-    return Domain(b"example.com", UID, UID, os.fsencode(host.at("example.com")))
 
 
 def seen(host: VpopmailHost, path: str, kind: str = "root", rights: Rights = OWNER) -> str:
@@ -121,8 +93,8 @@ def test_a_fifo_s_content_cannot_be_determined(vhost: VpopmailHost, kind: str) -
 
 @EXACT
 def test_a_socket_cannot_be_opened_and_dev_null_is_an_empty_file(vhost: VpopmailHost, kind: str) -> None:
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(os.fsencode(vhost.at("example.com/socket")))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.fsencode(vhost.at("example.com/socket")))
     vhost.at("example.com/null").symlink_to("/dev/null")
     vhost.at("example.com/tty").symlink_to("/dev/tty")
     assert seen(vhost, "example.com/socket", kind)[0] == "-"

@@ -88,8 +88,8 @@ def test_each_logged_address_has_the_verdict_of_its_recipient(name: str) -> None
         with corpus_host(facts, number) as host:
             settings = Settings.from_environment({**host.environment, "CVM_QMAIL_PROGRAMS": "vpopmail"})
             with Pool(settings, service(qmail), 1) as pool:
-                told = {answer.asked: answer.mark for answer in pool.ask(expected)}
-        assert told == expected
+                said = {answer.asked: answer.mark for answer in pool.ask(expected)}
+        assert said == expected
 
 
 @pytest.mark.root
@@ -140,7 +140,7 @@ def test_the_figures_are_those_of_the_facts(name: str) -> None:
     assert {one.domain.decode(): one.deliveries for one in report.domains} == domains
 
 
-# -- what is told -------------------------------------------------------------------------------------
+# -- what is reported -------------------------------------------------------------------------------------
 
 
 @pytest.mark.root
@@ -206,7 +206,7 @@ def test_the_report_for_a_colleague(host: Host) -> None:
         ([("x-joe@gone.example", SUCCESS)], 0),
     ],
 )
-def test_the_exit_status_tells_the_worst(host: Host, deliveries: list[tuple[str, str]], status: int) -> None:
+def test_the_exit_status_says_the_worst(host: Host, deliveries: list[tuple[str, str]], status: int) -> None:
     assert audit(host, "-", data=log(*deliveries)).exit_code == status
 
 
@@ -247,7 +247,7 @@ def test_files_are_put_in_order_and_read_compressed(host: Host, tmp_path: Path) 
 
 
 @pytest.mark.root
-def test_what_cannot_be_read_is_named_and_the_rest_told(host: Host, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named_and_the_rest_reported(host: Host, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(log(("joe@example.org", SUCCESS)))
     done = audit(host, tmp_path / "log", tmp_path / "absent")
     assert done.exit_code == 111
@@ -261,10 +261,10 @@ def test_the_page_says_the_same(host: Host, tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "cvmctl trace nobody@example.org" in page
     assert "cvmctl trace nobody@example.org" in done.stdout
-    assert audit(host, "--html", tmp_path / "no/folder", "-", data=b"").exit_code == 111
+    assert audit(host, "--html", tmp_path / "no/directory", "-", data=b"").exit_code == 111
 
 
-def test_without_a_log_it_tells_how_to_use_it() -> None:
+def test_without_a_log_it_prints_how_to_use_it() -> None:
     done = CliRunner().invoke(cvmctl, ["audit"])
     assert done.exit_code == 2
     assert "LOG" in done.stderr

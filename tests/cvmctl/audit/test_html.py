@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from cvm_qmail.cvmctl.audit.command import Report
+from cvm_qmail.cvmctl.audit.figures import Day, Gain, Kind, Listed, Listing
 from cvm_qmail.cvmctl.audit.html import BARS, page
-from cvm_qmail.cvmctl.audit.store import Day, Gain, Kind, Listed, Listing
 
 EVIL = b"\"><script>alert('x')</script>&\x1b[31m\xe9@example.org"
 

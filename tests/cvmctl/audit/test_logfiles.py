@@ -1,4 +1,4 @@
-"""Log files: dresses, compression, directories, order, and what cannot be read."""
+"""Log files: timestamps, compression, directories, order, and what cannot be read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def texts(*paths: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("dressed", "when"),
+    ("line", "when"),
     [
         (b"@400000006b0129ed26b080bc new msg 7", 1795238371),
         (b"2026-11-21_05:19:31.64906 new msg 7", 1795238371),
@@ -46,11 +46,11 @@ def texts(*paths: Path) -> list[bytes]:
         (b"@ffffffffffffffff26b080bc new msg 7", None),
     ],
 )
-def test_a_line_is_the_same_in_every_dress(dressed: bytes, when: int | None) -> None:
-    assert strip_timestamp(dressed) == Line(when, b"new msg 7")
+def test_a_line_is_the_same_with_every_timestamp(line: bytes, when: int | None) -> None:
+    assert strip_timestamp(line) == Line(when, b"new msg 7")
 
 
-def test_lines_of_other_programs_in_a_syslog_are_told_apart() -> None:
+def test_lines_of_other_programs_in_a_syslog_are_skipped() -> None:
     assert strip_timestamp(b"Nov 21 05:19:31 mx1 qmail-smtpd[7]: new msg 7") is None
     assert strip_timestamp(b"Nov 21 05:19:31 mx1 sshd[7]: new msg 7") is None
     assert strip_timestamp(b"2026-11-21T05:19:31+01:00 mx1 kernel: oops") is None
@@ -58,28 +58,28 @@ def test_lines_of_other_programs_in_a_syslog_are_told_apart() -> None:
 
 @given(st.binary(max_size=200))
 def test_no_line_is_too_odd(line: bytes) -> None:
-    undressed = strip_timestamp(line)
-    assert undressed is None or line.endswith(undressed.text)
+    stripped = strip_timestamp(line)
+    assert stripped is None or line.endswith(stripped.text)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_dress_of_the_corpus_has_the_same_text(name: str) -> None:
+def test_every_form_of_the_corpuss_logs_has_the_same_text(name: str) -> None:
     directory = CORPUS / "logs"
     raw = (directory / f"{name}.raw").read_bytes().splitlines()
-    dresses = [path for path in directory.glob(f"{name}.*") if path.suffix != ".json"]
-    assert len(dresses) >= 6
-    for dress in dresses:
-        assert texts(dress) == raw, dress
+    forms = [path for path in directory.glob(f"{name}.*") if path.suffix != ".json"]
+    assert len(forms) >= 6
+    for form in forms:
+        assert texts(form) == raw, form
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
-def test_compression_is_told_by_the_bytes_not_by_the_name(tmp_path: Path, compress: object) -> None:
+def test_compression_is_recognized_by_the_bytes_not_by_the_name(tmp_path: Path, compress: object) -> None:
     (tmp_path / "current").write_bytes(compress(RAW.read_bytes()))  # type: ignore[operator]  # one of three functions
     assert texts(tmp_path / "current") == RAW.read_bytes().splitlines()
 
 
 @pytest.mark.peer("zstd")
-def test_zstd_is_read_or_the_way_out_is_told(tmp_path: Path) -> None:
+def test_zstd_is_read_or_the_way_out_is_named(tmp_path: Path) -> None:
     subprocess.run(["zstd", "-q", RAW, "-o", tmp_path / "log.zst"], check=True, timeout=30)
     try:
         import zstandard  # noqa: F401  not a dependency
@@ -129,10 +129,10 @@ def test_in_a_directory_only_plain_files_are_read_and_the_rest_is_named(tmp_path
         (log / passing).write_text("no log\n")
     (log / "link").symlink_to(tmp_path / "secret")
     os.mkfifo(log / "fifo")
-    (log / "folder").mkdir()
+    (log / "directory").mkdir()
     files = LogFiles([os.fsencode(log)])
     assert [line.text for line in files.read()] == [b"new msg 1"]
-    assert sorted(Path(name).name for name in files.passed_over) == ["fifo", "folder", "link"]
+    assert sorted(Path(name).name for name in files.passed_over) == ["directory", "fifo", "link"]
 
 
 def test_a_file_that_another_one_has_replaced_is_not_taken_for_it(tmp_path: Path) -> None:

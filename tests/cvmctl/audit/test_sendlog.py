@@ -15,7 +15,7 @@ from cvm_qmail.cvmctl.audit.sendlog import Delivery, Event, Message, Outcome, Se
 from cvm_qmail.reasons import Rejection
 
 LOGS = CORPUS / "logs"
-DRESSES = sorted(path for path in LOGS.iterdir() if path.suffix not in (".json", ".md"))
+FORMS = sorted(path for path in LOGS.iterdir() if path.suffix not in (".json", ".md"))
 OUTCOMES = {"success": Outcome.SUCCESS, "deferral": Outcome.DEFERRAL, "unfinished": Outcome.UNFINISHED}
 
 NO_MAILBOX = b"Sorry,_no_mailbox_here_by_that_name._(#5.1.1)/"
@@ -51,7 +51,7 @@ def message(row: dict[str, Any]) -> tuple[object, ...]:
     return row["msg"], row["bytes"], sender, row["qp"], row["uid"], row.get("bounce_qp") or 0, "end_line" in row
 
 
-@pytest.mark.parametrize("path", DRESSES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
 def test_every_delivery_and_message_is_as_recorded(path: Any) -> None:
     facts = load(LOGS / f"{path.name.split('.')[0]}.json")
     files, log = LogFiles([os.fsencode(path)]), SendLog()
@@ -68,7 +68,7 @@ def test_every_delivery_and_message_is_as_recorded(path: Any) -> None:
 
 
 def test_the_corpus_is_all_there() -> None:
-    assert len(DRESSES) == 38
+    assert len(FORMS) == 38
 
 
 def test_a_message_number_is_used_again() -> None:
@@ -142,7 +142,7 @@ LINES = st.one_of(
 
 
 @given(st.lists(LINES))
-def test_every_delivery_that_starts_is_told_once(lines: list[str]) -> None:
+def test_every_delivery_that_starts_is_reported_once(lines: list[str]) -> None:
     events, _ = follow(*lines)
     started = sum(line.startswith("starting") for line in lines)
     assert sum(isinstance(event, Delivery) for event in events) == started

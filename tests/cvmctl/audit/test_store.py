@@ -8,8 +8,9 @@ from contextlib import closing
 import pytest
 
 from cvm_qmail.cvmctl.audit import store as module
+from cvm_qmail.cvmctl.audit.figures import DAY, Day, Gain, Kind
 from cvm_qmail.cvmctl.audit.sendlog import Delivery, Message, Outcome
-from cvm_qmail.cvmctl.audit.store import DAY, Day, Gain, Kind, Store
+from cvm_qmail.cvmctl.audit.store import Store
 from cvm_qmail.cvmctl.host.pool import Result
 
 NO_MAILBOX = b"Sorry,_no_mailbox_here_by_that_name._(#5.1.1)/"
@@ -113,11 +114,11 @@ def test_days_and_the_matrix_count_every_delivery(store: Store) -> None:
             bounce(b"no@x", day=day),
             bounce(b"a@x", day=day),
             delivery(b"a@x", Outcome.DEFERRAL, day=day),
-            delivery(b"tell@x", Outcome.UNFINISHED, day=day),
+            delivery(b"later@x", Outcome.UNFINISHED, day=day),
         ):
             store.delivery(event)
     store.delivery(delivery(b"a@x", day=None))
-    judge(store, no="-", tell="?")
+    judge(store, no="-", later="?")
     assert list(store.days()) == [Day("1970-01-01", 2, 2, 2, 2), Day("2024-10-04", 1, 1, 1, 1)]
     assert store.matrix() == {
         (Kind.DELIVERED.value, "+"): 4,
@@ -126,7 +127,7 @@ def test_days_and_the_matrix_count_every_delivery(store: Store) -> None:
         (Kind.DEFERRED.value, "+"): 3,
         (Kind.UNFINISHED.value, "?"): 3,
     }
-    assert [one.address for one in store.temporary_failures(10).first] == [b"tell@x"]
+    assert [one.address for one in store.temporary_failures(10).first] == [b"later@x"]
 
 
 def test_all_addresses_are_asked_for_once(store: Store) -> None:

@@ -27,10 +27,13 @@ ADDRESSES = "joe@example.org\t0\nnobody@example.org\t100\nx@elsewhere.example\n\
 CODES = {"0": 30, "100": 30}
 """Of sixty answers."""
 
+NEVER_LATE = ("--late", "3600000")
+"""However slow this machine is."""
+
 
 def bench(*arguments: str, given: str = "", **more: str | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [CVMCTL, "bench", *arguments],
+        [CVMCTL, "bench", *NEVER_LATE, *arguments],
         env=environment(None, more),
         input=given,
         capture_output=True,
@@ -47,27 +50,27 @@ def measured(*arguments: str, given: str = ADDRESSES, status: int = 0, **more: s
 
 
 def test_every_answer_is_counted_by_its_code(server: Server) -> None:
-    told = measured("-n", "60", "-c", "3", server.module)
-    assert (told["requests"], told["clients"], told["addresses"]) == (60, 3, 4)
-    assert told["answers"] == CODES
-    assert told["wrong"] == told["late"] == told["lost"] == {}
-    assert sum(row["answers"] for row in told["histogram"]) == 60
-    of = told["microseconds"]
+    found = measured("-n", "60", "-c", "3", server.module)
+    assert (found["requests"], found["clients"], found["addresses"]) == (60, 3, 4)
+    assert found["answers"] == CODES
+    assert found["wrong"] == found["late"] == found["lost"] == {}
+    assert sum(row["answers"] for row in found["histogram"]) == 60
+    of = found["microseconds"]
     assert 0 < of["least"] <= of["50%"] <= of["90%"] <= of["99%"] <= of["99.9%"] <= of["most"]
     assert of["least"] <= of["mean"] <= of["most"]
-    assert told["rate"] == pytest.approx(60 / told["seconds"], rel=1e-3)
+    assert found["rate"] == pytest.approx(60 / found["seconds"], rel=1e-3)
 
 
-def test_it_asks_for_as_long_as_it_is_told(server: Server) -> None:
-    told = measured("-t", "0.2", "-c", "1", server.module)
-    assert told["seconds"] >= 0.2
-    assert told["requests"] > 0
+def test_it_asks_for_as_long_as_was_demanded(server: Server) -> None:
+    found = measured("-t", "0.2", "-c", "1", server.module)
+    assert found["seconds"] >= 0.2
+    assert found["requests"] > 0
 
 
-def test_it_asks_no_faster_than_it_is_told(server: Server) -> None:
-    told = measured("-n", "9", "-c", "2", "--rate", "40", server.module)
-    assert told["requests"] == 9
-    assert told["seconds"] >= 8 / 40
+def test_it_asks_no_faster_than_was_demanded(server: Server) -> None:
+    found = measured("-n", "9", "-c", "2", "--rate", "40", server.module)
+    assert found["requests"] == 9
+    assert found["seconds"] >= 8 / 40
     with bench_running("-n", "2", "-c", "1", "--rate", "0.001", server.module, "joe-new@example.org") as running:
         until(lambda: server.log.read_text().count("joe-new") == 2, "it asks, after it has looked who is there")
         running.send_signal(signal.SIGINT)
@@ -98,8 +101,8 @@ def test_the_c_program_bears_it_too(host: Host, scheme: str) -> None:
 @pytest.mark.parametrize("program", [CVM_QMAIL, C_PROGRAM], ids=["ours", "the C program"])
 def test_a_command_is_started_for_each_request(host: Host, program: Path) -> None:
     variables: dict[str, str | None] = {**host.environment, **wrapped(host)}
-    told = measured("-n", "8", "-c", "2", f"cvm-command:{program}", **variables)
-    assert told["answers"] == {"0": 4, "100": 4}
+    found = measured("-n", "8", "-c", "2", f"cvm-command:{program}", **variables)
+    assert found["answers"] == {"0": 4, "100": 4}
 
 
 @pytest.mark.parametrize("version", [[], ["--v1"]], ids=["version 2", "version 1"])
@@ -107,13 +110,13 @@ def test_the_secret_comes_from_the_environment(host: Host, version: list[str]) -
     with serving(host, CVM_LOOKUP_SECRET="s3cret") as server:
         asking = [*version, "-n", "60", "-c", "2", server.module]
         assert measured(*asking, CVM_LOOKUP_SECRET="s3cret")["answers"] == CODES
-        told = measured(*asking, status=1, CVM_LOOKUP_SECRET=None)
-    assert (told["answers"], told["wrong"]) == ({"7": 60}, {"7": 30}), "the file says which codes it expects of half"
+        found = measured(*asking, status=1, CVM_LOOKUP_SECRET=None)
+    assert (found["answers"], found["wrong"]) == ({"7": 60}, {"7": 30}), "the file says which codes it expects of half"
 
 
 def test_a_code_other_than_the_file_says_is_wrong(server: Server) -> None:
-    told = measured("-n", "10", "-c", "1", server.module, given="joe@example.org\t100\nann@example.org\n", status=1)
-    assert told["wrong"] == {"0": 5}
+    found = measured("-n", "10", "-c", "1", server.module, given="joe@example.org\t100\nann@example.org\n", status=1)
+    assert found["wrong"] == {"0": 5}
 
 
 def test_an_answer_that_changes_is_wrong(host: Host, server: Server) -> None:
@@ -122,14 +125,14 @@ def test_an_answer_that_changes_is_wrong(host: Host, server: Server) -> None:
         host.file("home/joe/.qmail-new", uid=5001, gid=5001)
         until(lambda: "+ joe-new" in server.log.read_text(), "it gets another answer")
         running.send_signal(signal.SIGINT)
-        told = json.loads(running.communicate(timeout=PATIENCE)[0])
+        found = json.loads(running.communicate(timeout=PATIENCE)[0])
     assert running.returncode == 1
-    assert told["wrong"] == {"0": told["answers"]["0"]}
+    assert found["wrong"] == {"0": found["answers"]["0"]}
 
 
 @contextmanager
 def bench_running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([CVMCTL, "bench", "--json", *arguments], stdout=subprocess.PIPE) as running:
+    with subprocess.Popen([CVMCTL, "bench", *NEVER_LATE, "--json", *arguments], stdout=subprocess.PIPE) as running:
         try:
             yield running
         finally:
@@ -138,8 +141,8 @@ def bench_running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_an_answer_that_takes_its_time_is_late(server: Server) -> None:
-    told = measured("-n", "60", "-c", "2", "--late", "0.001", server.module, status=1)
-    assert told["late"] == CODES
+    found = measured("-n", "60", "-c", "2", "--late", "0.001", server.module, status=1)
+    assert found["late"] == CODES
 
 
 @pytest.mark.peer("cvm-testclient")
@@ -147,9 +150,9 @@ def test_an_interrupt_ends_it_early_with_what_there_is_and_the_c_program_lives(h
     with c_serving(host) as c, bench_running("-t", "3600", "-c", "3", c.module, "joe@example.org") as running:
         until(lambda: c.log.read_text().count("joe@") > 10, "it asks")
         running.send_signal(signal.SIGINT)
-        told = json.loads(running.communicate(timeout=PATIENCE)[0])
+        found = json.loads(running.communicate(timeout=PATIENCE)[0])
         assert running.returncode == 0
-        assert told["requests"] == told["answers"]["0"] > 10
+        assert found["requests"] == found["answers"]["0"] > 10
         assert c.ask("joe").code == 0, "no connection was left without its request"
 
 
@@ -178,12 +181,12 @@ def closing(path: Path, answers: int) -> Iterator[str]:
 
 def test_an_answer_that_does_not_come_is_lost(tmp_path: Path) -> None:
     with closing(tmp_path / "socket", 3) as module:
-        told = measured("-n", "5", "-c", "1", module, given="joe@example.org\n", status=1)
-    assert told["answers"] == {"4": 2}, "the first one was asked before"
-    assert told["lost"] == {f"{module}: closed without an answer": 3}
+        found = measured("-n", "5", "-c", "1", module, given="joe@example.org\n", status=1)
+    assert found["answers"] == {"4": 2}, "the first one was asked before"
+    assert found["lost"] == {f"{module}: closed without an answer": 3}
 
 
-def test_a_module_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+def test_a_module_that_is_not_there_is_reported_at_once(tmp_path: Path) -> None:
     done = bench(f"cvm-local:{tmp_path}/nothing", "joe@example.org")
     assert (done.returncode, done.stdout) == (111, "")
     assert "No such file or directory" in done.stderr
@@ -196,8 +199,8 @@ def test_people_see_a_table_percentiles_and_a_histogram(server: Server) -> None:
     assert "   0  SUCCESS        30      0     0" in lines
     assert "lost: 0" in lines
     assert re.search(r"^60 requests in \d+\.\d\d s, [\d,]+ answers a second$", done.stdout, re.MULTILINE)
-    assert re.search(r"^99\.9 % +[\d.]+ [mu]s$", done.stdout, re.MULTILINE)
-    assert re.search(r"^ *[\d.]+ [mu]s +[\d.]+ [mu]s +\d+  #{40}$", done.stdout, re.MULTILINE)
+    assert re.search(r"^99\.9 % +[\d.]+ [mu]?s$", done.stdout, re.MULTILINE)
+    assert re.search(r"^ *[\d.]+ [mu]?s +[\d.]+ [mu]?s +\d+  #{40}$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_people_see_a_table_percentiles_and_a_histogram(server: Server) -> None:
         (["-f", "/nothing", "cvm-local:/x"], "", 111, "/nothing"),
     ],
 )
-def test_what_cannot_be_asked_is_told_in_words(arguments: list[str], given: str, status: int, said: str) -> None:
+def test_what_cannot_be_asked_is_reported_in_words(arguments: list[str], given: str, status: int, said: str) -> None:
     done = bench(*arguments, given=given)
     assert (done.returncode, done.stdout) == (status, "")
     assert said in done.stderr

@@ -81,8 +81,8 @@ def test_verdicts_are_those_of_the_corpus(path: Path) -> None:
             {**materialise(system, root).environment, "CVM_QMAIL_PROGRAMS": "vpopmail"}
         )
         with Pool(settings, service(qmail), 1) as pool:
-            told = {answer.asked: MARKS[answer.mark] for answer in answers(in_list(expected), pool)}
-    assert told == expected
+            said = {answer.asked: MARKS[answer.mark] for answer in answers(in_list(expected), pool)}
+    assert said == expected
 
 
 def listable(case: Mapping[str, Any]) -> bytes | None:
@@ -104,7 +104,7 @@ def listable(case: Mapping[str, Any]) -> bytes | None:
         (b"nobody@example.org\nwide@example.org\n", 111),
     ],
 )
-def test_the_exit_status_tells_the_worst(host: Host, addresses: bytes, status: int) -> None:
+def test_the_exit_status_says_the_worst(host: Host, addresses: bytes, status: int) -> None:
     host.user("wide", 5003, mode=0o777)
     host.passwd("joe:x:5001:5001::{root}/home/joe:", "wide:x:5003:5003::{root}/home/wide:")
     assert check(host, data=addresses).exit_code == status
@@ -146,7 +146,7 @@ def test_a_mailbox_is_known_by_itself_and_delivered_to_taken_back(host: Host, tm
 
 
 @pytest.mark.root
-def test_a_look_up_that_hangs_does_not_hang_the_command(host: Host) -> None:
+def test_a_lookup_that_hangs_does_not_hang_the_command(host: Host) -> None:
     host.file("home/joe/.qmail-foo", "|hang\n", uid=5001, gid=5001)
     addresses = b"joe@example.org\n" * 50 + b"joe-foo@example.org\n" + b"ann-x@example.org\n" * 50
     done = run(host, addresses, CVM_LOOKUP_TIMEOUT="1000")
@@ -158,7 +158,7 @@ def test_a_look_up_that_hangs_does_not_hang_the_command(host: Host) -> None:
 
 
 @pytest.mark.root
-def test_a_look_up_that_takes_its_process_along_costs_its_own_answer(host: Host) -> None:
+def test_a_lookup_that_takes_its_process_along_costs_its_own_answer(host: Host) -> None:
     host.file("home/joe/.qmail-foo", "|die\n", uid=5001, gid=5001)
     done = run(host, b"joe-foo@example.org\njoe@example.org\n", CVM_LOOKUP_TIMEOUT=AN_HOUR)
     assert [line.split(",")[2] for line in done.stdout.splitlines()] == ["reason", "died", "mailbox"]
@@ -176,13 +176,14 @@ def test_a_line_that_is_too_long_is_a_temporary_failure(host: Host) -> None:
     ("arguments", "variables", "status", "message"),
     [
         (["/nonexistent"], {}, 111, "/nonexistent: No such file or directory"),
+        (["/"], {}, 111, "cvmctl: /: Is a directory"),
         (["--module", "nothing"], {}, 2, "nothing: found no such module, expected one of"),
         ([], {"CVM_QMAIL_MASK": "9"}, 100, "CVM_QMAIL_MASK"),
         ([], {"CVM_QMAIL_PROGRAMS": "nothing"}, 100, "CVM_QMAIL_PROGRAMS"),
         (["--show", "-1"], {}, 2, "--show"),
     ],
 )
-def test_what_is_wrong_is_told_without_a_traceback(
+def test_what_is_wrong_is_reported_without_a_traceback(
     arguments: list[str], variables: dict[str, str], status: int, message: str
 ) -> None:
     done = check(None, *arguments, **variables)
@@ -194,10 +195,12 @@ def test_what_is_wrong_is_told_without_a_traceback(
 @pytest.mark.root
 def test_a_damaged_file_is_a_temporary_failure(host: Host, tmp_path: Path) -> None:
     (tmp_path / "list.gz").write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:500])
-    done = check(host, tmp_path / "list.gz")
-    assert done.exit_code == 111
-    assert "list.gz" in done.stderr
-    assert "Traceback" not in done.stderr
+    (tmp_path / "list.bz2").write_bytes(b"BZh9, and then something else")
+    for name in ("list.gz", "list.bz2"):
+        done = check(host, tmp_path / name)
+        assert done.exit_code == 111
+        assert f"cvmctl: {tmp_path / name}: " in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.root

@@ -98,7 +98,7 @@ def test_delivered_to_is_taken_back_to_the_envelope() -> None:
     ]
 
 
-def test_a_mailbox_is_told_by_its_first_line() -> None:
+def test_a_mailbox_is_recognized_by_its_first_line() -> None:
     assert is_mbox(MBOX)
     assert not is_mbox(b"From: joe@example.org\n")
     assert not is_mbox(b"joe@example.org\n")
@@ -114,7 +114,7 @@ def test_a_list_has_an_address_on_each_line() -> None:
     ]
 
 
-def test_what_is_too_long_is_told_and_does_not_fill_the_memory() -> None:
+def test_what_is_too_long_is_reported_and_does_not_fill_the_memory() -> None:
     long = b"x" * (3 * LINE_LIMIT)
     first, second = listed(long + b"@example.org\njoe@example.org\n")
     assert first.too_long

@@ -41,7 +41,7 @@ def test_lines_of_users_assign_make_the_records_that_qmail_newu_makes(host: Host
     assert found[1]
 
 
-def test_a_line_with_too_few_fields_or_no_end_is_told(host: Host) -> None:
+def test_a_line_with_too_few_fields_or_no_end_is_reported(host: Host) -> None:
     host.file("users/assign", "=joe:joe:1\n")
     found = written.assign(*tables(host))
     assert found is not None

@@ -24,9 +24,9 @@ def service(_: Settings, hang_guard: HangGuard) -> Callable[[bytes], Result]:
     """Accepts; an address can ask for error."""
 
     def lookup(asked: Recipient) -> Answer:
-        if asked.account.startswith(b"tell-"):
-            os.write(int(asked.account[5:]), b"%d\n" % os.getpid())
-        if asked.account.startswith((b"hang", b"tell-")):
+        if asked.account.startswith(b"report-"):
+            os.write(int(asked.account.partition(b"-")[2]), b"%d\n" % os.getpid())
+        if asked.account.startswith((b"hang", b"report-")):
             hang_guard.mark(b"/dead/" + asked.account)
             while True:
                 signal.pause()
@@ -66,7 +66,7 @@ def test_several_processes_work_and_all_are_gone_at_the_end() -> None:
     until(lambda: not any(map(alive, pids)), "the workers are gone")
 
 
-def test_a_look_up_that_hangs_costs_its_own_answer_only() -> None:
+def test_a_lookup_that_hangs_costs_its_own_answer_only() -> None:
     addresses = [*numbered(PARCEL // 2), b"hang@x", *numbered(PARCEL * 3)]
     answers = ask(addresses)
     assert [answer.asked for answer in answers] == addresses
@@ -86,17 +86,17 @@ def test_when_its_time_is_over_it_is_tried_again(monkeypatch: pytest.MonkeyPatch
     assert [answer.reason for answer in ask([b"hang@x"] * 2, 1)] == ["deadline", "deadline"]
 
 
-def test_a_look_up_that_kills_its_process_costs_its_own_answer_only() -> None:
+def test_a_lookup_that_kills_its_process_costs_its_own_answer_only() -> None:
     addresses = [b"1@x", b"die@x", b"2@x", b"die@x", b"3@x"]
     assert [answer.reason for answer in ask(addresses)] == ["mailbox", "died", "mailbox", "died", "mailbox"]
 
 
-def test_an_error_and_an_unforeseen_one_are_temporary_failures() -> None:
-    error, unforeseen = ask([b"error@x", b"raise@x"])
+def test_an_error_and_an_internal_one_are_temporary_failures() -> None:
+    error, internal = ask([b"error@x", b"raise@x"])
     assert error == Result(b"error@x", b"error@x", FAILED, "home", b"", b"/home/joe", "away")
-    assert (unforeseen.mark, unforeseen.reason) == (FAILED, "internal-error")
-    assert "RuntimeError" in unforeseen.detail
-    assert "s3cret" not in unforeseen.detail
+    assert (internal.mark, internal.reason) == (FAILED, "internal-error")
+    assert "RuntimeError" in internal.detail
+    assert "s3cret" not in internal.detail
 
 
 def test_who_stops_listening_leaves_nobody_behind() -> None:
@@ -125,7 +125,7 @@ def test_a_worker_that_hangs_dies_with_its_parent() -> None:
     if not parent:
         try:
             with Pool(PATIENT, service, 1) as pool:
-                list(pool.ask([b"1@x", b"tell-%d@x" % writing]))
+                list(pool.ask([b"1@x", b"report-%d@x" % writing]))
         finally:
             os._exit(1)
     os.close(writing)

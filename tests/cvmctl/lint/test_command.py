@@ -13,7 +13,7 @@ from hosts import Host
 from planting import ASSIGN, users_assign
 from serving import PLUGINS, environment
 
-from cvm_qmail.cvmctl.lint.checks import Finding
+from cvm_qmail.cvmctl.host.findings import Finding
 
 pytestmark = pytest.mark.root
 
@@ -44,7 +44,7 @@ def test_nor_in_one_with_users_cdb(sound: Host) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "nothing found\n", "")
 
 
-# -- how it is told -----------------------------------------------------------------------------------
+# -- how it is reported -----------------------------------------------------------------------------------
 
 
 def test_a_finding_has_place_consequence_and_remedy(sound: Host) -> None:

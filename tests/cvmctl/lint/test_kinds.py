@@ -15,8 +15,8 @@ ELSEWHERE = {
     "control-me-missing": "lint/test_controls",
     "label-missing": "test_programs",
     "virtual-user-damaged": "test_vmailmgr",
-    "route-missing": "routes/test_routes",
-    "route-unknown": "routes/test_routes",
+    "route-missing": "lint/test_routes",
+    "route-unknown": "lint/test_routes",
 }
 """Kinds with a test of their own."""
 

@@ -142,7 +142,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-def test_an_error_writes_nothing_unless_told_what_to_do(host: Host) -> None:
+def test_an_error_writes_nothing_without_an_option_that_allows_it(host: Host) -> None:
     (host.root / "home/ann").chmod(0o1755)
     out = host.root / "list"
     out.write_text("the old list\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -34,6 +35,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+ESCAPED = r"""- a\x01\x20b\x5c@example.org alias no-mailbox /var/qmail/alias\x5c 91us
+{"result": "-", "account": "a\\x01", "domain": "b\\x5c", "reason": "no-mailbox", "microseconds": 1}
+"""
+
+
 def log(*arguments: str) -> list[str]:
     done = called("log", *arguments, env=environment(None, {}))
     assert (done.returncode, done.stderr) == (0, "")
@@ -42,6 +48,18 @@ def log(*arguments: str) -> list[str]:
 
 def test_all_of_it(file: Path) -> None:
     assert log(str(file)) == TEXT.splitlines()
+
+
+def test_what_is_escaped_in_the_log_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(ESCAPED)
+    assert log(str(tmp_path / "log")) == log(str(tmp_path / "log"), "--outcome", "rejected") == ESCAPED.splitlines()
+    assert r"         1  b\x5c" in log(str(tmp_path / "log"), "--summary")
+
+
+def test_other_programs_send_nothing_to_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"- joe@\x1b[2J\xff alias no-mailbox / 91us\n")
+    for arguments in ([], ["--summary"], ["--digest", "html"]):
+        assert any(r"\x1b[2j\xff" in line.lower() for line in log(str(tmp_path / "log"), *arguments))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +95,7 @@ def test_a_day(tmp_path: Path, stamp: str, day: str | None) -> None:
     (tmp_path / "log").write_text(f"{line}\nnothing\n")
     days = ["2025-11-26", "2025-11-27", "2026-11-25", "2026-11-26", "2026-11-27"]
     assert [one for one in days if log(str(tmp_path / "log"), "--day", one)] == [day] * (day is not None)
-    assert "1 requests" in log(str(tmp_path / "log"), "--summary")[0]
+    assert log(str(tmp_path / "log"), "--summary")[0] == "1 request"
 
 
 def test_days_by_words(tmp_path: Path) -> None:
@@ -128,6 +146,7 @@ def test_what_a_server_writes_is_understood(host: Host, form: str) -> None:
 
 
 def test_a_file_is_followed_when_it_is_replaced(file: Path) -> None:
+    """A line that is written in two parts is one; only the last of the files stays open."""
     command = [CVMCTL, "log", "-f", file, "--outcome", "rejected"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(None, {}))
     timer = threading.Timer(PATIENCE, process.kill)
@@ -136,13 +155,22 @@ def test_a_file_is_followed_when_it_is_replaced(file: Path) -> None:
     try:
         assert "nobody@Example.org" in process.stdout.readline()
         with file.open("a") as grown:
-            grown.write("- one@example.org a no-mailbox - 1us\n")
-        assert "one@example.org" in process.stdout.readline()
+            grown.write("- one@example.org a no-mailbox - 1us\n- half@exam")
+            grown.flush()
+            assert "one@example.org" in process.stdout.readline()
+            grown.write("ple.org a no-mailbox - 1us\n")
+        assert "half@example.org" in process.stdout.readline()
         file.rename(file.with_name("old"))
         file.write_text("- two@example.org a no-mailbox - 1us\n")
         assert "two@example.org" in process.stdout.readline()
         file.write_text("- 3@example.org a no-mailbox - 1us\n")
         assert "3@example.org" in process.stdout.readline()
+        for number in range(4, 7):
+            file.rename(file.with_name("old"))
+            file.write_text(f"- {number}@example.org a no-mailbox - 1us\n")
+            assert f"{number}@example.org" in process.stdout.readline()
+        opened = [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+        assert [name for name in opened if name.startswith(str(file.parent))] == [str(file)]
     finally:
         timer.cancel()
         process.kill()

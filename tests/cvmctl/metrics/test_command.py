@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,8 @@ from scraping import answers, complaints, free_port, query, scraping
 from serving import PATIENCE, environment, serving, until
 from vcorpus import CVM_VPOPMAIL
 from vdomains import VpopmailHost, vpopmail_host
+
+from cvm_qmail.cvmctl.metrics.command import server_at
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("prometheus", "promtool")]
 
@@ -123,4 +128,33 @@ def test_without_counters_a_scrape_fails_and_the_exporter_goes_on(host: Host) ->
             assert answers(f"http://{where}/metrics") is None
         finally:
             exporter.send_signal(signal.SIGINT)
-            assert exporter.wait(PATIENCE) in (0, 1)
+            assert exporter.wait(PATIENCE) == 0
+
+
+def test_a_client_that_goes_away_is_no_traceback_and_ipv6_is_served(
+    host: Host, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(host) as daemon, server_at("::1", 0, str(daemon.path)) as server:
+        port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            for _ in range(20):
+                with socket.create_connection(("::1", port)) as client:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert answers(f"http://[::1]:{port}/metrics")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "listen", ["9127", "localhost:", "localhost:\N{SUPERSCRIPT TWO}", "localhost:70000", "::1:9127"]
+)
+def test_a_wrong_address_is_said(listen: str, host: Host) -> None:
+    with serving(host) as server:
+        done = called("metrics", str(server.path), "--listen", listen, env=environment(None, {}))
+    assert (done.returncode, done.stdout) == (100, "")
+    assert done.stderr.startswith("cvmctl: --listen: ")

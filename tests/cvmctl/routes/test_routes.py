@@ -35,7 +35,7 @@ def test_modules_that_answer_and_know_their_domains_are_well(asked: Module, tmp_
     status, output = check(routes)
     assert status == 0, output
     assert f"{asked.address}: answers in " in output
-    assert "(3 in the routes)" in output
+    assert "(3 routes)" in output
     assert "nothing found" in output
 
 
@@ -55,13 +55,14 @@ def test_a_module_that_does_not_answer_is_said(asked: Module, tmp_path: Path) ->
     status, output = check(routes)
     assert status == 111
     assert "/nobody: backend-down: " in output
+    assert "no answer from 1 module\n" in output
     assert "answers in" in output
 
 
 def test_domains_of_rcpthosts_without_a_route_are_found(asked: Module, tmp_path: Path) -> None:
     routes, rcpthosts = tmp_path / "routes", tmp_path / "rcpthosts"
     routes.write_text(f"ours.test:{asked.address}\n.ours.test:{asked.address}\n")
-    rcpthosts.write_text("# ours\nours.test\nsub.ours.test\n.ours.test\nOTHER.test\nmore.test OK\n")
+    rcpthosts.write_text("# ours\nours.test\nsub.ours.test\n.ours.test\nOTHER.test\nmore.test OK\n # blank\n")
     status, output = check(routes, "--rcpthosts", str(rcpthosts))
     assert status == 1
     assert f"{rcpthosts} line 5: other.test has no route" in output

@@ -74,10 +74,10 @@ def test_an_odd_value_is_the_same_to_systemd_and_to_a_shell(systemd: System) -> 
     systemd.put("/etc/sv/old/env/CVM_LOOKUP_SECRET", 'a b$c"d`e\\f\n')
     systemd.applied()
     conf = systemd.root / "etc/cvm-rcptto.conf"
-    told = subprocess.run(
+    done = subprocess.run(
         ["sh", "-c", '. "$1"; printf %s "$CVM_LOOKUP_SECRET"', "sh", conf], capture_output=True, text=True, check=True
     )
-    assert told.stdout == 'a b$c"d`e\\f'
+    assert done.stdout == 'a b$c"d`e\\f'
 
 
 def test_where_the_package_has_brought_units_only_settings_are_written(systemd: System) -> None:

@@ -6,11 +6,13 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,9 +53,9 @@ class Terminal:
     def press(self, key: bytes) -> None:
         os.write(self._main, key)
 
-    def end(self) -> int:
-        """q; the exit status."""
-        self.press(b"q")
+    def end(self, interrupt: Callable[[], object] | None = None) -> int:
+        """The exit status after q, or what else is to end it."""
+        (interrupt or (lambda: self.press(b"q")))()
         while self.process.poll() is None and select.select([self._main], [], [], PATIENCE)[0]:
             try:
                 os.read(self._main, 65536)
@@ -77,6 +79,14 @@ def test_keys(host: Host) -> None:
         terminal.press(b"r")
         terminal.shows(b"0.0 requests a second, 2 in all")
         assert terminal.end() == 0
+
+
+@pytest.mark.root
+def test_an_interrupt_ends_it_as_q_does(host: Host) -> None:
+    with serving(host) as server:
+        terminal = Terminal(server.path)
+        terminal.shows(b"0 in all")
+        assert terminal.end(lambda: terminal.process.send_signal(signal.SIGINT)) == 0
 
 
 @pytest.mark.root

@@ -42,7 +42,7 @@ def test_the_most_frequent_of_late_comes_first() -> None:
         ["4.0", "45", "rejected:", "locked"],
         ["0.0", "10", "rejected:", "no-mailbox"],
     ]
-    assert lines[-1] == "q ends  p pauses  r begins the rates anew"
+    assert lines[-1] == "q quits  p pauses  r resets the rates"
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (40, 12), (20, 5), (1, 2), (200, 60)])
@@ -58,7 +58,7 @@ def test_no_number_is_cut_on_a_narrow_terminal() -> None:
     whole = shown(200, 16, View(domains=[("a-domain.example", 1234), ("another-domain.example", 5678)]))
     assert set(re.findall("[0-9.]+", " ".join(text))) == set(re.findall("[0-9.]+", " ".join(whole)))
     assert "     4.0         45  - locked" in text
-    assert text[-1] == "q end  p pause  r rates anew"
+    assert shown(30, 16)[-1] == "q quit  p pause  r reset"
 
 
 def test_what_is_wrong_is_said_below_in_full() -> None:

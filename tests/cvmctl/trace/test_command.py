@@ -112,10 +112,10 @@ def test_every_verdict_of_the_corpus_is_the_servers(path: Path) -> None:
             assert WORDS[report["verdict"]] == case["expect"], case
             user = case.get("detail", {}).get("user")
             if user is not None and case["expect"] in ("deliver", "no-mailbox"):
-                assert told_user(report) == user.encode("latin-1").decode("utf-8", "surrogateescape"), case
+                assert user_of(report) == user.encode("latin-1").decode("utf-8", "surrogateescape"), case
 
 
-def told_user(report: dict[str, Any]) -> str | None:
+def user_of(report: dict[str, Any]) -> str | None:
     """The user that the explanation ends with."""
     steps = [step for stage in report["stages"] for step in stage["steps"] if step["table"] == "user"]
     return steps[-1]["key"] if steps else None
@@ -350,7 +350,7 @@ def _smtp(server: Server, address: str) -> str:
 # -- statuses, settings, terminals --------------------------------------------------------------------
 
 
-def test_the_exit_status_tells_the_worst(host: Host) -> None:
+def test_the_exit_status_says_the_worst(host: Host) -> None:
     (host.root / "home/ann").chmod(0o1755)
     assert cvmctl("trace", "joe@example.org", "x@elsewhere.example", host=host).returncode == 0
     assert cvmctl("trace", "joe@example.org", "nobody@example.org", host=host).returncode == 1
@@ -391,13 +391,13 @@ def misbehaving(host: Host, line: str, timeout: str = AN_HOUR) -> subprocess.Com
     return cvmctl("trace", "joe-x@example.org", host=host, PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT=timeout)
 
 
-def test_a_look_up_that_hangs_costs_its_deadline(host: Host) -> None:
+def test_a_lookup_that_hangs_costs_its_deadline(host: Host) -> None:
     done = misbehaving(host, "|hang\n", "300")
     assert done.returncode == 111
     assert "temporary failure: the lookup took longer than 0.3 seconds" in done.stdout
 
 
-def test_a_look_up_that_fails_or_dies_is_a_temporary_failure_as_in_the_server(host: Host) -> None:
+def test_a_lookup_that_fails_or_dies_is_a_temporary_failure_as_in_the_server(host: Host) -> None:
     done = misbehaving(host, "|raise\n")
     assert done.returncode == 111
     assert "temporary failure: internal-error (RuntimeError at " in done.stdout
@@ -454,7 +454,7 @@ def test_nothing_hostile_reaches_a_terminal(host: Host) -> None:
     assert "[red]\\x1b[2J\\xe2\\x80\\xae@example.org" in got, "no markup is read"
 
 
-def test_the_command_prints_what_is_told(host: Host) -> None:
+def test_the_command_prints_what_was_found(host: Host) -> None:
     done = cvmctl("trace", "joe-foo@example.org", "nobody@example.org", host=host)
     assert done.stdout.replace(str(host.root), "") == shown(host, "joe-foo@example.org", "nobody@example.org")
     assert (done.returncode, done.stderr) == (1, "")

@@ -42,7 +42,7 @@ def test_an_account_behind_a_catch_all_is_pointed_out(host: Host) -> None:
     assert "there is an account joe, but +: in users/assign comes first" in remedies(host, "joe@example.org")
 
 
-def test_accounts_that_are_passed_over_are_pointed_out(host: Host) -> None:
+def test_accounts_that_are_skipped_are_pointed_out(host: Host) -> None:
     host.user("eve", 5003)
     host.passwd(
         "root:x:0:0::/root:/bin/sh", "eve:x:5004:5004::{root}/home/eve:/bin/sh", "gone:x:5005:5005::/nowhere:/bin/sh"

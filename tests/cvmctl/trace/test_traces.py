@@ -1,4 +1,4 @@
-"""Golden traces of telling addresses of both corpora: traces.txt, as a pipe gets them.
+"""Golden traces of addresses of both corpora: traces.txt, as a pipe gets them.
 
 Each begins with a line ``== corpus/system address``.  The host's own path is left out, and sizes that
 depend on it are N.  To write the file anew after a change of words, and then read the difference:
@@ -15,27 +15,19 @@ from pathlib import Path
 import pytest
 import vhosts
 from hosts import CORPUS, load, materialise, temporary_directory
+from vlisting import with_plugin
 
 from cvm_qmail.cvmctl.trace import capture
 from cvm_qmail.cvmctl.trace.command import full, node
 from cvm_qmail.cvmctl.ui import output
 from cvm_qmail.cvmctl.ui.arguments import recipient_of
-from cvm_qmail.plugin import Module
-from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
-from cvm_qmail.tables.door import Tables
-from cvm_vpopmail.program import plugin
 
 pytestmark = pytest.mark.root
 
 GOLDEN = Path(__file__).with_name("traces.txt")
 _, *SECTIONS = re.split(r"^== (\S+) (.*)\n", GOLDEN.read_text(), flags=re.MULTILINE)
 TRACES = list(zip(SECTIONS[::3], SECTIONS[1::3], SECTIONS[2::3], strict=True))
-
-
-def with_plugin(tables: Tables, settings: Settings) -> Module:
-    """cvm-qmail with the plug-in, without looking for it among all that is installed."""
-    return qmail(tables, settings, [plugin(tables, settings)])
 
 
 def traced(system: str, address: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -57,7 +49,3 @@ def test_an_address_is_explained(system: str, address: str, golden: str, capsys:
         section = f"== {system} {address}\n"
         GOLDEN.write_text(GOLDEN.read_text().replace(section + golden, section + got + "\n"))
     assert got == golden.rstrip("\n") + "\n"
-
-
-def test_there_are_some_forty() -> None:
-    assert len(TRACES) >= 40

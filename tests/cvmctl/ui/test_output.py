@@ -46,6 +46,11 @@ def test_a_line_and_a_warning_are_escaped(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr() == (f"{ESCAPED}\n", f"cvmctl: {ESCAPED}\n")
 
 
+def test_what_a_log_has_escaped_is_not_escaped_again(capsys: pytest.CaptureFixture[str]) -> None:
+    output.log_line(f"a\\x01\\x5c {ODD}")
+    assert capsys.readouterr().out == "a\\x01\\x5c \\x1b[2J\\xff[red]\\\\xe2\\x80\\xae\n"
+
+
 def test_a_failure_says_what_and_ends_with_its_status(capsys: pytest.CaptureFixture[str]) -> None:
     failure = Failure(ODD, 111)
     failure.show()

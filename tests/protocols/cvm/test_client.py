@@ -235,7 +235,7 @@ def test_a_udp_server_that_never_answers() -> None:
         client.ask(module, b"joe", timeout=SHORT)
 
 
-def test_datagrams_with_another_nonce_are_passed_over() -> None:
+def test_datagrams_with_another_nonce_are_skipped() -> None:
     def noisy(packet: bytes) -> list[bytes]:
         forged = b"\0\x08forgedxx\1\3bad\0"
         return [b"", b"\0", b"\0\0\0", forged, packet[:1] + packet[1:9], packets.refusal(packet, 100), forged]
@@ -279,7 +279,23 @@ def test_programs_that_misbehave() -> None:
             client.ask(str(directory), b"joe")
 
 
-def test_a_look_up_that_hangs_is_closed_without_an_answer(host: Host) -> None:
+def test_of_a_program_that_writes_without_end_no_more_is_read_than_an_answer_may_have() -> None:
+    with temporary_directory() as directory:
+        endless = program(directory, "exec yes")
+        assert packets.LIMIT < len(client.transfer(endless, b"\2\0\0", PATIENCE)) <= 2 * packets.LIMIT
+        with pytest.raises(NoAnswer, match="response of"):
+            client.exchange(endless, b"\2\0\0", PATIENCE)
+
+
+@pytest.mark.parametrize("size", [0, 3, 1 << 20])
+def test_a_program_gets_all_of_a_packet_and_need_not_read_it(size: int) -> None:
+    with temporary_directory() as directory:
+        counted = client.transfer(program(directory, "wc -c"), bytes(size), PATIENCE)
+        assert int(counted) == size
+        assert client.transfer(program(directory, "echo x"), bytes(size), PATIENCE) == b"x\n"
+
+
+def test_a_lookup_that_hangs_is_closed_without_an_answer(host: Host) -> None:
     host.file("home/joe/.qmail-hang", "|hang\n", uid=5001, gid=5001)
     with (
         serving(host, PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="200") as server,

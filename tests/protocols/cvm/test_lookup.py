@@ -20,7 +20,7 @@ def result(code: int, *facts: tuple[int, bytes]) -> Result:
     return lookup.result_of(packets.pack_response(2, b"salt", code, facts), b"salt")
 
 
-def test_our_own_server_tells_outcome_reason_and_user() -> None:
+def test_our_own_server_says_outcome_reason_and_user() -> None:
     respond = responding(module(small()), [], b"word")
 
     def ask(account: bytes, domain: bytes | None) -> Result:
@@ -31,7 +31,7 @@ def test_our_own_server_tells_outcome_reason_and_user() -> None:
     assert ask(b"joe", b"elsewhere.example") == Result(Outcome.OUT_OF_SCOPE, "remote")
 
 
-def test_a_server_that_knows_no_reason_tells_the_outcome() -> None:
+def test_a_server_that_knows_no_reason_says_the_outcome() -> None:
     assert result(0, *FACTS) == Result(Outcome.ACCEPTED, user=b"joe")
     assert result(100, (16, b"0")) == Result(Outcome.REJECTED, rejection=Rejection.MISSING)
     assert result(100) == Result(Outcome.REJECTED, rejection=Rejection.MISSING)

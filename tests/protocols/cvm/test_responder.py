@@ -115,7 +115,7 @@ def test_without_the_secret_nothing_is_looked_up() -> None:
     assert (response.code, event.outcome.reason) == (Code.NOCRED, "no-secret")
 
 
-def test_a_wrong_secret_and_none_are_told_apart_in_the_log_only() -> None:
+def test_a_wrong_secret_and_none_differ_in_the_log_only() -> None:
     wrong, wrong_event = answer(request(account=b"joe", secret=b"x"), yes, b"word")
     none, none_event = answer(request(account=b"joe"), yes, b"word")
     assert (wrong, wrong_event.outcome.reason, none_event.outcome.reason) == (none, "wrong-secret", "no-secret")
@@ -374,7 +374,7 @@ EVERY_OUTCOME = [
 
 
 @pytest.mark.parametrize(("to", "expected", "reason"), EVERY_OUTCOME)
-def test_who_asks_with_credential_240_is_told_the_reason(to: Lookup, expected: int, reason: bytes) -> None:
+def test_who_asks_with_credential_240_gets_the_reason(to: Lookup, expected: int, reason: bytes) -> None:
     response, _ = answer(request(nonce=b"saltsalt", account=b"joe", domain=b"d", reason=b""), to)
     assert (response.code, response.nonce) == (expected, b"saltsalt")
     assert [value for kind, value in response.facts if kind == Fact.REASON] == [reason]
@@ -391,12 +391,12 @@ def test_nobody_else_sees_a_byte_changed(to: Lookup, _expected: int, _reason: by
         assert responding(to, [])(request(2, account=b"joe", domain=b"d", secret=b"s", reason=b"x")) == plain
 
 
-def test_a_wrong_secret_is_told_no_reason() -> None:
+def test_a_wrong_secret_gets_no_reason() -> None:
     assert reason_of(request(account=b"joe", secret=b"wrong", reason=b""), secret=b"word") is None
     assert reason_of(request(account=b"joe", reason=b""), secret=b"word") is None
 
 
-def test_a_login_is_told_no_reason() -> None:
+def test_a_login_gets_no_reason() -> None:
     assert (
         reason_of(request(account=b"joe", password=b"word", reason=b""), Module(yes, authenticate=lambda *_: NO), None)
         is None
@@ -407,8 +407,8 @@ def test_the_reason_is_left_out_first_where_facts_do_not_fit() -> None:
     long = Facts(b"joe", 5001, 5002, directory=b"/" + b"x" * 200, sys_directory=b"/" + b"x" * 200)
     for pad in range(60, 110):
         to = lambda _, pad=pad: YES._replace(facts=long._replace(domain=b"d" * pad))  # noqa: E731  bound to this turn's pad
-        plain, told = (answer(request(account=b"joe", **more), to)[0] for more in ({}, {"reason": b""}))
-        assert [fact for fact in told.facts if fact[0] != Fact.REASON] == list(plain.facts)
+        plain, explained = (answer(request(account=b"joe", **more), to)[0] for more in ({}, {"reason": b""}))
+        assert [fact for fact in explained.facts if fact[0] != Fact.REASON] == list(plain.facts)
 
 
 def test_a_reason_of_a_plug_in_is_cut_where_it_has_to_be() -> None:

@@ -40,22 +40,22 @@ HUNG = "hang-backoff"
 LIMIT = 16
 """The number of places that may hang."""
 
-GLANCES = 10
+PROGRESS_CHECKS = 10
 """How often within a deadline it is checked for progress."""
 
 _PAGE = 4096
 
 
-def apart(settings: Settings, look: Callable[[HangGuard], T]) -> T:
-    """``look(hang_guard)``, made in a child.  Raises `Unavailable` as it does, `Failure` if it hangs too often."""
+def in_child(settings: Settings, look: Callable[[HangGuard], T]) -> T:
+    """The result of ``look(hang_guard)`` in a child.  Raises what it raises, and `Failure` if it hangs too often."""
     hung = Hung(settings.qmail_root)
     while True:
-        desk = _Desk(hung, settings.lookup_timeout)
-        data, ended = _attempt(settings, look, desk)
+        cell = _ProgressCell(hung, settings.lookup_timeout)
+        data, ended = _attempt(settings, look, cell)
         if ended:
             outcome: T = _outcome(data)
             return outcome
-        place = desk.place
+        place = cell.place
         if not place or len(hung.places) >= LIMIT or not hung.add(place):
             where = text(place) or "the host's own files"
             raise Failure(f"{where}: no answer within {settings.lookup_timeout:g} seconds", TEMPORARY)
@@ -106,7 +106,7 @@ def mount_of(place: bytes, mounts: Iterable[bytes]) -> bytes:
     return max((mount for mount in mounts if below(place, mount)), key=len, default=b"/")
 
 
-class _Desk:
+class _ProgressCell:
     """Shared memory with the path that the child is reading, and how often that has changed.  A `HangGuard`."""
 
     def __init__(self, hung: Hung, seconds: float) -> None:
@@ -136,7 +136,7 @@ class _Desk:
         return self._moves[0]
 
 
-def _attempt(settings: Settings, look: Callable[[HangGuard], T], desk: _Desk) -> tuple[bytes, bool]:
+def _attempt(settings: Settings, look: Callable[[HangGuard], T], cell: _ProgressCell) -> tuple[bytes, bool]:
     """What the child wrote, and whether it finished."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -146,12 +146,12 @@ def _attempt(settings: Settings, look: Callable[[HangGuard], T], desk: _Desk) ->
     if not child:
         os.close(lifeline[1])
         os.close(ready)
-        _look(result, lifeline[0], look, desk)
+        _look(result, lifeline[0], look, cell)
     os.close(result)
     ended = False
     try:
         with open(ready, "rb", buffering=0) as pipe:
-            data, ended = _read(pipe.fileno(), settings.lookup_timeout, lambda: (desk.moves, _processor_time(child)))
+            data, ended = _read(pipe.fileno(), settings.lookup_timeout, lambda: (cell.moves, _processor_time(child)))
     finally:
         if not ended:
             os.kill(child, signal.SIGKILL)  # it may hang in the kernel for a while: do not wait for it
@@ -162,12 +162,12 @@ def _attempt(settings: Settings, look: Callable[[HangGuard], T], desk: _Desk) ->
     return data, ended
 
 
-def _look(result: int, lifeline: int, look: Callable[[HangGuard], object], desk: _Desk) -> NoReturn:
+def _look(result: int, lifeline: int, look: Callable[[HangGuard], object], cell: _ProgressCell) -> NoReturn:
     """The child: writes the result, and ends."""
     try:
         if die_with_parent(lifeline):
             try:
-                outcome: tuple[str, object] = ("done", look(desk))
+                outcome: tuple[str, object] = ("done", look(cell))
             except Unavailable as error:
                 outcome = ("unavailable", error)
             except Failure as failure:
@@ -201,7 +201,7 @@ def _read(fd: int, seconds: float, progress: Callable[[], object]) -> tuple[byte
     parts: list[bytes] = []
     since, last = time.monotonic(), progress()
     while True:
-        if select.select([fd], [], [], seconds / GLANCES)[0]:
+        if select.select([fd], [], [], seconds / PROGRESS_CHECKS)[0]:
             data = os.read(fd, 1 << 20)
             if not data:
                 return b"".join(parts), True
