@@ -48,7 +48,10 @@ class Summary:
 
     def sections(self) -> Iterator[Section]:
         """A title each, with rows of a number and what it counts."""
-        yield counted(self.total, "request"), [(f"{count:,}", outcome) for outcome, count in self.outcomes.most_common()]
+        yield (
+            counted(self.total, "request"),
+            [(f"{count:,}", outcome) for outcome, count in self.outcomes.most_common()],
+        )
         if not self.total:
             return
         times = ", ".join(f"{share:.0%} within {self._within(share)} us" for share in SHARES)

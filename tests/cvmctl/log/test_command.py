@@ -62,6 +62,11 @@ def test_other_programs_send_nothing_to_the_terminal(tmp_path: Path) -> None:
         assert any(r"\x1b[2j\xff" in line.lower() for line in log(str(tmp_path / "log"), *arguments))
 
 
+def test_an_address_that_looks_like_json_is_no_other_format() -> None:
+    entry = parse('- {"result"@example.org alias no-mailbox - 85us')
+    assert entry == Entry("rejected", '{"result"@example.org', "alias", "no-mailbox", "-", 85, "")
+
+
 @pytest.mark.parametrize(
     ("filters", "lines"),
     [
