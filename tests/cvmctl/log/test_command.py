@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -123,6 +124,16 @@ def test_a_summary_and_a_digest(file: Path) -> None:
     assert page.startswith("<!DOCTYPE html>")
     assert "<b>" not in page
     assert "home-sticky /home/ann" in page
+
+
+def test_compressed_files_are_read_and_damaged_ones_named(tmp_path: Path) -> None:
+    whole = gzip.compress(TEXT.encode())
+    (tmp_path / "log.1.gz").write_bytes(whole)
+    (tmp_path / "log.2.gz").write_bytes(whole[:-10])
+    assert log(str(tmp_path / "log.1.gz")) == TEXT.splitlines()
+    done = called("log", "--summary", str(tmp_path / "log.2.gz"), env=environment(None, {}))
+    assert (done.returncode, done.stdout) == (111, "")
+    assert done.stderr.startswith(f"cvmctl: {tmp_path}/log.2.gz: ")
 
 
 def test_of_nothing() -> None:
