@@ -213,15 +213,15 @@ def _serve(program: str, factory: ModuleFactory, settings: Settings, address: st
     module = factory(Tables(settings), settings)  # an error in a plug-in or its settings is reported now
     shadow = _shadow(settings, address, make_log)
     _check_sandbox(settings, shadow)
-    door = _named(address, bind)
+    listener = _named(address, bind)
     stats = open_stats(program, settings, address, lambda text: _warn(program, text))
     dropped = rights.drop_groups()
     for assumption in module.assumptions:
         complain(f"{program}: {assumption}")
-    _advise(program, settings, dropped, module)
+    _advise(program, settings, dropped, module, listener)
     return Supervisor(
         settings,
-        door,
+        listener,
         bind,
         make_respond=make_respond,
         temporary=temporary,
@@ -263,7 +263,7 @@ def _warn(program: str, text: str) -> None:
     complain(f"{program}: warning: {text}")
 
 
-def _advise(program: str, settings: Settings, dropped: bool, module: Module) -> None:
+def _advise(program: str, settings: Settings, dropped: bool, module: Module, listener: Listener) -> None:
     """Prints warnings, in a child: a directory on a dead file server must not block the start."""
     child = os.fork()
     if child:
@@ -274,6 +274,7 @@ def _advise(program: str, settings: Settings, dropped: bool, module: Module) -> 
     try:
         if os.fork():  # not a child of the supervisor, which expects only workers
             os._exit(0)
+        listener.socket.close()  # if this process hangs, the next server must be able to bind
         for advice in advise(settings, dropped, module):
             _warn(program, advice)
     finally:

@@ -179,7 +179,7 @@ SETTINGS: dict[str, Setting[Any]] = {
         "CVM_LOCAL_TIMEOUT",
         "1000",
         seconds(1000, 0, _HOUR),
-        "time for a client to send its request, and to receive its answer; 0: the default",
+        "time for a client to send its request; 0: the default",
         "milliseconds",
     ),
     "lookup_timeout": Setting(

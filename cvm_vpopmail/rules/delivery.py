@@ -197,7 +197,7 @@ def can_make(home: bytes, domain: Domain, view: View) -> bool:
     missing, parent = home, home.rpartition(b"/")[0]
     while parent and view.status(parent) is None:
         missing, parent = parent, parent.rpartition(b"/")[0]
-    return view.writable(parent or b"/") and not view.dangles(missing)
+    return view.writable(parent or b"/") and not view.is_link(missing)
 
 
 class _Vdelivermail:
