@@ -19,7 +19,7 @@ from functools import partial
 from cvm_directory import rules
 from cvm_directory.settings import DirectorySettings
 from cvm_directory.tables.directory import Directory
-from cvm_qmail.plugin import Answer, Facts, Module, Recipient, Settings, Tables, Unavailable, Verdict
+from cvm_qmail.plugin import Answer, Facts, Module, Network, Recipient, Settings, Tables, Unavailable, Verdict
 from cvm_vpopmail.notices import Notices, to_standard_error
 from cvm_vpopmail.tables import network
 from cvm_vpopmail.tables.databases import driver
@@ -90,12 +90,16 @@ class PublishedAddresses:
         raise Unavailable("published-unknown", f"a temporary failure on {row.host}", where)
 
 
-def published_addresses(tables: Tables, settings: Settings) -> tuple[PublishedAddresses, Servers]:
-    """The lookup, and the servers that it asks; nothing is connected yet.  Raises `BadSetting`."""
-    own = DirectorySettings.from_settings(settings)
+def published_addresses(
+    tables: Tables, settings: Settings, own: DirectorySettings, allowed: Network
+) -> tuple[PublishedAddresses, Servers]:
+    """The lookup, and the servers that it asks; nothing is connected yet.  Raises `BadSetting`.
+
+    `allowed`: the sockets that this process may open.
+    """
     options = own.options
-    connect, declared = driver(options.dialect, "CVM_DIRECTORY_DATABASE"), network.declared(tables, options)
-    servers = Servers(tables, options, connect, settings.lookup_timeout, NOTICES, allowed=declared)
+    connect = driver(options.dialect, "CVM_DIRECTORY_DATABASE")
+    servers = Servers(tables, options, connect, settings.lookup_timeout, NOTICES, allowed=allowed)
     if tables.lasting:
         servers.expect()
     return PublishedAddresses(Directory(servers.rows, options.dialect.name), own.max_age), servers
@@ -104,9 +108,8 @@ def published_addresses(tables: Tables, settings: Settings) -> tuple[PublishedAd
 def module(tables: Tables, settings: Settings) -> Module:
     """The entry point.  Raises `BadSetting`."""
     own = DirectorySettings.from_settings(settings)
-    found, _ = published_addresses(tables, settings)
+    declared = network.declared(tables, own.options)
+    found, _ = published_addresses(tables, settings, own, declared)
     age = f"no older than {own.max_age} seconds" if own.max_age else "of any age"
     assumption = f"directory in {own.options.dialect.name}, publications {age}"
-    return Module(
-        found.lookup, assumptions=(assumption,), network=network.declared(tables, own.options), reads_host=False
-    )
+    return Module(found.lookup, assumptions=(assumption,), network=declared, reads_host=False)

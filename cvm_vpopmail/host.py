@@ -19,7 +19,7 @@ from cvm_qmail.tables.door import FileAccess, Rights, Tables
 from cvm_vpopmail.accounts import Account, Domain
 from cvm_vpopmail.rules import delivery as rules
 from cvm_vpopmail.rules.limits import Limits
-from cvm_vpopmail.rules.records import is_domain_record
+from cvm_vpopmail.rules.records import concerns
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.tables.backend_guess import BackendGuess
 from cvm_vpopmail.tables.cdb import CdbAccounts, Watched
@@ -64,8 +64,7 @@ class Host(NamedTuple):
 
     def judge(self, delivery: Delivery) -> rules.Outcome | None:
         """The outcome of a delivery; None if vpopmail does not decide it.  Raises `Unavailable`."""
-        content = delivery.file.file.content
-        if not is_domain_record(delivery.user, delivery.local) and b"vdelivermail" not in (content or b""):
+        if not concerns(delivery):
             return None
         rights = Rights(delivery.user.uid, delivery.user.gid)
         host = delivery.host.lower()[: rules.NAME_LIMIT]

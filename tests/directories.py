@@ -15,8 +15,10 @@ from hosts import temporary_directory
 
 from cvm_directory.module import published_addresses
 from cvm_directory.publishing.schema import schema
+from cvm_directory.settings import DirectorySettings
 from cvm_qmail.answer import Answer, Recipient
 from cvm_qmail.plugin import Lookup
+from cvm_qmail.process.policies import EVERYTHING
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Tables
 
@@ -71,7 +73,9 @@ class Directory(NamedTuple):
         """What cvm-directory looks up with, each call a request of its own."""
         settings = Settings.from_environment(self.environment("reader", **more))
         tables = Tables(settings)
-        published, servers = published_addresses(tables, settings)
+        published, servers = published_addresses(
+            tables, settings, DirectorySettings.from_settings(settings), EVERYTHING
+        )
         self.closing.callback(servers.close)
 
         def look_up(recipient: Recipient) -> Answer:

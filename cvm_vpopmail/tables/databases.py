@@ -22,7 +22,7 @@ from cvm_vpopmail.tables.limit_files import LimitFiles
 from cvm_vpopmail.tables.pages import Pages
 from cvm_vpopmail.tables.replicas import Replicas
 from cvm_vpopmail.tables.servers import Servers
-from cvm_vpopmail.tables.sql import Logins, Optional, SqlAccounts, SqlAliases, SqlLimits
+from cvm_vpopmail.tables.sql import Logins, MayBeMissing, SqlAccounts, SqlAliases, SqlLimits
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -56,7 +56,7 @@ def sql(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect, 
     """The tables of this policy; nothing is connected yet.  Raises `BadSetting`."""
     options = Options.from_settings(settings, dialect, policy.directory)
     alone = options._replace(servers=options.primary) if options.primary else options
-    connect, declared = driver(dialect), network.declared(tables, options) | network.declared(tables, alone)
+    connect, declared = driver(dialect), network.declared(tables, options)
     servers = Servers(tables, options, connect, settings.lookup_timeout, notices, allowed=declared)
 
     def valid_until(moment: float) -> None:
@@ -76,7 +76,7 @@ def sql(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect, 
                 asked.expect()
     database = Replicas(tables, servers, primary, check_lag=options.max_lag > 0)
     accounts = SqlAccounts(database, dialect, many_domains=policy.many_domains, clear=policy.clear_passwords)
-    optional = Optional(database, notices.seen)
+    optional = MayBeMissing(database, notices.seen)
     files = LimitFiles(tables, policy.directory)
     return Sql(
         options,
