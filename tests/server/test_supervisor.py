@@ -261,7 +261,15 @@ def test_a_passed_socket_of_the_wrong_kind_is_refused(host: Host) -> None:
         wrapper = (sys.executable, "-c", PASSES_A_SOCKET, "stream", directory / "s")
         with serving(host, wrapper=wrapper, scheme="cvm-udp", wait=False) as server:
             assert server.process.wait(PATIENCE) == 100
-            assert "LISTEN_FDS" in server.errors.read_text()
+            assert "LISTEN_FDS: found a socket of type SOCK_STREAM, expected SOCK_DGRAM" in server.errors.read_text()
+
+
+@pytest.mark.parametrize("what", ["3>&-", "3</dev/null"], ids=["closed", "a device"])
+def test_what_is_passed_and_is_no_socket_is_named(host: Host, what: str) -> None:
+    wrapper = ("sh", "-c", f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" {what}', "sh")
+    with serving(host, wrapper=wrapper, wait=False) as server:
+        assert server.process.wait(PATIENCE) == 100
+        assert "cvm-qmail: LISTEN_FDS: descriptor 3: " in server.errors.read_text()
 
 
 def test_a_socket_that_was_passed_to_another_process_is_not_taken(host: Host) -> None:
