@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cvmctl import test_programs as programs
 from cvmctl.lint import test_accounts as accounts
 from cvmctl.lint import test_assign as assign
 from cvmctl.lint import test_controls as controls
 from cvmctl.lint import test_forwards as forwards
 from cvmctl.lint import test_homes as homes
+from cvmctl.lint import test_programs as programs
 
 from cvm_qmail.cvmctl.lint.kinds import KINDS
 
