@@ -62,7 +62,7 @@ def run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
 
 
 def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
-    takeover = "--takeover" in arguments
+    given, takeover = arguments, "--takeover" in arguments
     arguments = [argument for argument in arguments if argument != "--takeover"]
     if not arguments and not takeover:
         _command(factory, Settings.from_environment())
@@ -77,8 +77,8 @@ def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
         return 0
     scheme, _, address = arguments[0].partition(":") if len(arguments) == 1 else ("", "", "")
     if scheme not in _SCHEMES or not address:
-        given = " ".join(arguments).encode("unicode_escape", "backslashreplace").decode("ascii")
-        raise Failure(f"wrong usage: found {given!r}, expected:\n" + USAGE.format(program=program), USAGE_ERROR)
+        found = " ".join(given).encode("unicode_escape", "backslashreplace").decode("ascii")
+        raise Failure(f"wrong usage: found {found!r}, expected:\n{USAGE.format(program=program)}".rstrip(), USAGE_ERROR)
     from cvm_qmail.process.inherited import hold_standard_descriptors, reset_signals
 
     hold_standard_descriptors()
@@ -165,7 +165,7 @@ def _serve_udp(program: str, factory: ModuleFactory, settings: Settings, address
     try:
         host, port = datagram.split(address)
     except ValueError as error:
-        raise Failure(f"{error}\n" + USAGE.format(program=program), USAGE_ERROR) from None
+        raise Failure(f"{error}\n{USAGE.format(program=program)}".rstrip(), USAGE_ERROR) from None
     if takeover:
         raise Failure("--takeover: only a Unix socket's path can be taken over", USAGE_ERROR)
     bound = activated(socket.SOCK_DGRAM)
