@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from cvm_directory.notation import ANYTHING, of_domain, written
+from cvm_directory.notation import ANYTHING, of_domain, units, written
 
 ACCEPTED, REJECTED, OUT_OF_SCOPE, UNKNOWN, DOUBT = "+", "-", "=", "?", "~"
 """What is published of an address.  `UNKNOWN`: a temporary failure on its host.  `DOUBT`: the host cannot list what
@@ -81,13 +81,11 @@ def local_names(local: bytes, endings: Iterable[str] = (USUAL_ENDING,)) -> list[
 
 def _beginnings(local: bytes, endings: frozenset[str]) -> Iterator[str]:
     """The patterns of a local part that end so."""
-    at = 0
-    text = written(local)
-    while at < len(text):
-        unit = text[at : at + 4] if text[at] == "\\" else text[at]
-        at += len(unit)
+    start = ""
+    for unit in units(written(local)):
+        start += unit
         if unit in endings:
-            yield text[:at] + ANYTHING
+            yield start + ANYTHING
 
 
 def endings_of(rows: Iterable[Row]) -> frozenset[str]:

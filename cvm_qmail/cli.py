@@ -62,7 +62,7 @@ def run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
 
 
 def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
-    takeover = "--takeover" in arguments
+    given, takeover = arguments, "--takeover" in arguments
     arguments = [argument for argument in arguments if argument != "--takeover"]
     if not arguments and not takeover:
         _command(factory, Settings.from_environment())
@@ -77,8 +77,8 @@ def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
         return 0
     scheme, _, address = arguments[0].partition(":") if len(arguments) == 1 else ("", "", "")
     if scheme not in _SCHEMES or not address:
-        given = " ".join(arguments).encode("unicode_escape", "backslashreplace").decode("ascii")
-        raise Failure(f"wrong usage: found {given!r}, expected:\n" + USAGE.format(program=program), USAGE_ERROR)
+        found = " ".join(given).encode("unicode_escape", "backslashreplace").decode("ascii")
+        raise Failure(f"wrong usage: found {found!r}, expected:\n{USAGE.format(program=program)}".rstrip(), USAGE_ERROR)
     from cvm_qmail.process.inherited import hold_standard_descriptors, reset_signals
 
     hold_standard_descriptors()
@@ -165,7 +165,7 @@ def _serve_udp(program: str, factory: ModuleFactory, settings: Settings, address
     try:
         host, port = datagram.split(address)
     except ValueError as error:
-        raise Failure(f"{error}\n" + USAGE.format(program=program), USAGE_ERROR) from None
+        raise Failure(f"{error}\n{USAGE.format(program=program)}".rstrip(), USAGE_ERROR) from None
     if takeover:
         raise Failure("--takeover: only a Unix socket's path can be taken over", USAGE_ERROR)
     bound = activated(socket.SOCK_DGRAM)
@@ -213,15 +213,15 @@ def _serve(program: str, factory: ModuleFactory, settings: Settings, address: st
     module = factory(Tables(settings), settings)  # an error in a plug-in or its settings is reported now
     shadow = _shadow(settings, address, make_log)
     _check_sandbox(settings, shadow)
-    door = _named(address, bind)
+    listener = _named(address, bind)
     stats = open_stats(program, settings, address, lambda text: _warn(program, text))
     dropped = rights.drop_groups()
     for assumption in module.assumptions:
         complain(f"{program}: {assumption}")
-    _advise(program, settings, dropped, module)
+    _advise(program, settings, dropped, module, listener)
     return Supervisor(
         settings,
-        door,
+        listener,
         bind,
         make_respond=make_respond,
         temporary=temporary,
@@ -263,7 +263,7 @@ def _warn(program: str, text: str) -> None:
     complain(f"{program}: warning: {text}")
 
 
-def _advise(program: str, settings: Settings, dropped: bool, module: Module) -> None:
+def _advise(program: str, settings: Settings, dropped: bool, module: Module, listener: Listener) -> None:
     """Prints warnings, in a child: a directory on a dead file server must not block the start."""
     child = os.fork()
     if child:
@@ -274,6 +274,7 @@ def _advise(program: str, settings: Settings, dropped: bool, module: Module) -> 
     try:
         if os.fork():  # not a child of the supervisor, which expects only workers
             os._exit(0)
+        listener.socket.close()  # if this process hangs, the next server must be able to bind
         for advice in advise(settings, dropped, module):
             _warn(program, advice)
     finally:

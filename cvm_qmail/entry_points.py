@@ -24,7 +24,7 @@ _POINT = re.compile(r"(?P<name>[^=]+?)\s*=\s*(?P<module>[\w.]+)\s*(?::\s*(?P<att
 
 
 def installed(group: str) -> dict[str, Callable[[], Any]]:
-    """The entry points of `group` by name; call one to load it.  Raises what importing it raises."""
+    """The entry points of `group` by name; call one to load it, which raises `BadSetting` if it cannot be imported."""
     found: dict[str, Callable[[], Any]] = {}
     for directory in sys.path:
         try:
@@ -33,7 +33,7 @@ def installed(group: str) -> dict[str, Callable[[], Any]]:
             return _from_importlib(group)
         for text in texts:
             for name, module, attribute in points(text, group):
-                found.setdefault(name, _Loader(module, attribute))
+                found.setdefault(name, _Loader(name, module, attribute))
     return found
 
 
@@ -89,21 +89,26 @@ def _texts(directory: str) -> Iterator[str]:
 class _Loader:
     """Imports the object that an entry point names."""
 
-    def __init__(self, module: str, attribute: str) -> None:
+    def __init__(self, name: str, module: str, attribute: str) -> None:
+        self._name = name
         self._module = module
         self._attribute = attribute
 
     def __call__(self) -> Any:
-        """The object."""
+        """The object.  Raises `BadSetting`."""
         from importlib import import_module
 
-        value = import_module(self._module)
-        for name in filter(None, self._attribute.split(".")):
-            value = getattr(value, name)
+        try:
+            value = import_module(self._module)
+            for name in filter(None, self._attribute.split(".")):
+                value = getattr(value, name)
+        except (ImportError, AttributeError) as error:
+            what = f"plug-in {self._name} ({self._module}:{self._attribute})"
+            raise BadSetting(what, str(error), "a module that can be imported") from error
         return value
 
 
 def _from_importlib(group: str) -> dict[str, Callable[[], Any]]:
     from importlib.metadata import entry_points
 
-    return {point.name: point.load for point in entry_points(group=group)}
+    return {point.name: _Loader(point.name, point.module, point.attr) for point in entry_points(group=group)}

@@ -499,7 +499,7 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "too-much",
         _TEMPORARY_FAILURE,
-        "reading all files for the address, for its quota say, took more than four fifths of CVM_LOOKUP_TIMEOUT",
+        "reading all files for the address (to count its quota, say) took more than four fifths of CVM_LOOKUP_TIMEOUT",
         "let the owner delete files; if it was the quota, set CVM_VPOPMAIL_OVERQUOTA=accept",
     ),
     Reason(
@@ -559,8 +559,9 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "database-lag",
         _TEMPORARY_FAILURE,
-        "no account was found, but the database is behind its primary or cluster, or may be",
-        "find out why the replica is behind; see CVM_VPOPMAIL_SQL_MAX_LAG and CVM_VPOPMAIL_SQL_PRIMARY",
+        "nothing was found, but the database is behind its primary or cluster, or may be",
+        "find out why the replica is behind; see CVM_VPOPMAIL_SQL_MAX_LAG and CVM_VPOPMAIL_SQL_PRIMARY, or"
+        " CVM_DIRECTORY_MAX_LAG and CVM_DIRECTORY_PRIMARY",
     ),
     Reason(
         "database-full",
@@ -604,7 +605,7 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "published-doubt",
         _ACCEPTED,
-        "the mailbox host judges each address of this pattern when it comes, and could not publish which there are",
+        "the mailbox host judges each address of this pattern when mail comes, and could not publish which ones exist",
         "",
     ),
     Reason(
@@ -635,7 +636,7 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "directory-damaged",
         _TEMPORARY_FAILURE,
-        "a row of the directory is none that cvmctl publish has written",
+        "the directory has a row that cvmctl publish did not write",
         "remove the domain from cvm_domain and cvm_address, and publish it again",
     ),
     Reason(
@@ -717,7 +718,7 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "backend-nonsense",
         _TEMPORARY_FAILURE,
-        "the answer is not one of a CVM module, or it is that the request was malformed",
+        "the answer is not that of a CVM module, or it says that the request was malformed",
         "find out what listens at CVM_GATEWAY_MODULE or at the route",
     ),
 )

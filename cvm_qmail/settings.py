@@ -52,6 +52,9 @@ class Setting(NamedTuple, Generic[T]):
 
 # -- parsers ------------------------------------------------------------------------------------------
 
+# A parser takes the text of a variable, None if it is not set, and returns its value or raises `Invalid`.
+# Those that have parameters are made by a function.
+
 
 def optional_bytes(text: str | None) -> bytes | None:
     """The text; None if the variable is not set.  Empty is not the same as unset."""
@@ -69,7 +72,7 @@ def presence(text: str | None) -> bool:
 
 
 def path(default: bytes) -> Callable[[str | None], bytes]:
-    """An absolute path, without a slash at its end."""
+    """A parser of an absolute path, which it returns without a slash at its end.  Empty or not set: `default`."""
 
     def parse(text: str | None) -> bytes:
         value = os.fsencode(text) if text else default
@@ -81,7 +84,7 @@ def path(default: bytes) -> Callable[[str | None], bytes]:
 
 
 def number(default: int, least: int, most: int) -> Callable[[str | None], int]:
-    """A whole number."""
+    """A parser of a whole number from `least` to `most`.  Empty or not set: `default`."""
 
     def parse(text: str | None) -> int:
         if not text:
@@ -95,13 +98,13 @@ def number(default: int, least: int, most: int) -> Callable[[str | None], int]:
 
 
 def seconds(default: int, least: int, most: int) -> Callable[[str | None], float]:
-    """Milliseconds, as seconds; where 0 is allowed it means the default."""
+    """A parser of milliseconds (the parameters are, too) that returns seconds; 0, where allowed, is the default."""
     whole = number(default, least, most)
     return lambda text: (whole(text) or default) / 1000
 
 
 def octal(default: int) -> Callable[[str | None], int]:
-    """A mode."""
+    """A parser of a mode in octal digits.  Empty or not set: `default`."""
 
     def parse(text: str | None) -> int:
         if not text:
@@ -114,7 +117,7 @@ def octal(default: int) -> Callable[[str | None], int]:
 
 
 def choice(default: str, *others: str) -> Callable[[str | None], str]:
-    """One of several words."""
+    """A parser of one of these words.  Empty or not set: `default`."""
     words = (default, *others)
 
     def parse(text: str | None) -> str:
@@ -127,13 +130,13 @@ def choice(default: str, *others: str) -> Callable[[str | None], str]:
 
 
 def flag(*, default: bool = False) -> Callable[[str | None], bool]:
-    """``1`` or ``0``."""
+    """A parser of ``1``, which is True, and ``0``.  Empty or not set: `default`."""
     word = choice(str(int(default)), str(int(not default)))
     return lambda text: word(text) == "1"
 
 
 def matching(default: bytes, pattern: bytes, expected: str) -> Callable[[str | None], bytes]:
-    """Bytes that match the whole pattern."""
+    """A parser of bytes that the whole `pattern` matches; `expected` is its message.  Empty or not set: `default`."""
 
     def parse(text: str | None) -> bytes:
         value = os.fsencode(text) if text else default
@@ -145,7 +148,7 @@ def matching(default: bytes, pattern: bytes, expected: str) -> Callable[[str | N
 
 
 def words(text: str | None) -> frozenset[bytes]:
-    """Words separated by spaces."""
+    """Words separated by spaces; none if the variable is empty or not set."""
     return frozenset(os.fsencode(text or "").split(b" ")) - {b""}
 
 
@@ -179,7 +182,7 @@ SETTINGS: dict[str, Setting[Any]] = {
         "CVM_LOCAL_TIMEOUT",
         "1000",
         seconds(1000, 0, _HOUR),
-        "time for a client to send its request, and to receive its answer; 0: the default",
+        "time for a client to send its request; 0: the default",
         "milliseconds",
     ),
     "lookup_timeout": Setting(
@@ -310,7 +313,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Raises `BadSetting`."""
+        """The settings in `environment`, by default this process's.  Raises `BadSetting`."""
         env = os.environ if environment is None else environment
         settings = cls(**read(SETTINGS, env), environment=env)
         if settings.dry_run and settings.lookup_secret is None:  # it would accept wrong passwords

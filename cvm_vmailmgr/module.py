@@ -176,7 +176,7 @@ def _out_of_scope(owner: users.User | None) -> Answer:
 
 
 def module(tables: Tables, settings: Settings) -> Module:
-    """The entry point.  Raises `BadSetting`."""
+    """The entry point: makes the module `cvm-vmailmgr`.  Raises `BadSetting`."""
     resolver = qmail(tables, settings, []).resolver
     assert resolver is not None
     found = VirtualUsers(tables, Vmailmgr.from_settings(settings), resolver)

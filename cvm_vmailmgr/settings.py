@@ -36,7 +36,7 @@ SETTINGS: dict[str, Setting[Any]] = {
 
 
 class Vmailmgr(NamedTuple):
-    """Their values."""
+    """The values of these settings."""
 
     table: bytes
     default: bytes

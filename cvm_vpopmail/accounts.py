@@ -69,6 +69,6 @@ class View(Protocol):
         """Whether files can be made in the directory `path`."""
         ...
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link; where `status` is None, one that leads nowhere."""
         ...

@@ -15,7 +15,8 @@ from cvm_qmail.cvmctl.lint.checks import LintContext
 from cvm_qmail.cvmctl.ui.output import text
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.door import Rights, Tables
-from cvm_vpopmail.listing import accounts, is_domain, is_stale, read_file
+from cvm_vpopmail.listing import accounts, is_stale, read_file
+from cvm_vpopmail.rules.records import is_domain
 from cvm_vpopmail.settings import Vpopmail
 
 
@@ -46,9 +47,12 @@ def not_virtual(context: LintContext) -> Iterator[Finding]:
 
 def account_files(context: LintContext) -> Iterator[Finding]:
     """A vpasswd.cdb that is damaged or stale, or differs from vpasswd; a domain without .qmail-default."""
+    domains = list(_domains(context))
+    if not domains or Vpopmail.from_settings(context.settings).dialect is not None:
+        return
     seen: set[bytes] = set()
-    for name, user in _domains(context):
-        if user.home in seen or Vpopmail.from_settings(context.settings).dialect is not None:
+    for name, user in domains:
+        if user.home in seen:
             continue
         seen.add(user.home)
         path = user.home + b"/vpasswd.cdb"

@@ -19,14 +19,9 @@ from cvm_qmail.rules.users import User
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Rights, Tables
 from cvm_vpopmail.dialects import Dialect
+from cvm_vpopmail.rules.records import is_domain
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.tables import sql
-
-
-def is_domain(user: User) -> bool:
-    """Whether an entry of users/cdb is a vpopmail domain's."""
-    key = user.key
-    return key is not None and key.startswith(b"!") and key.endswith(b"-") and user.dash == b"-" and b"." in user.name
 
 
 def names(tables: Tables, settings: Settings, user: User) -> Iterator[Candidate] | None:

@@ -5,13 +5,14 @@ Invariants: an address that is not vpopmail's costs nothing: neither a file nor,
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from cvm_qmail.answer import Answer
 from cvm_qmail.plugin import Delivery, Plugin
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Tables
-from cvm_vpopmail.rules.records import is_domain_record
+from cvm_vpopmail.rules.records import concerns
 from cvm_vpopmail.settings import Vpopmail
 
 if TYPE_CHECKING:
@@ -20,24 +21,20 @@ if TYPE_CHECKING:
 
 def plugin(tables: Tables, settings: Settings) -> Plugin:
     """The plug-in: what vdelivermail would do.  Raises `BadSetting`, also for a setting that is used later."""
-    host: Host | None = None
 
-    def made() -> Host:
-        nonlocal host
-        if host is None:
-            from cvm_vpopmail.host import Host
+    @cache
+    def host() -> Host:
+        from cvm_vpopmail.host import Host
 
-            host = Host.of(tables, settings)
-        return host
+        return Host.of(tables, settings)
 
     def program(delivery: Delivery) -> Answer | None:
-        content = delivery.file.file.content
-        if not is_domain_record(delivery.user, delivery.local) and b"vdelivermail" not in (content or b""):
+        if not concerns(delivery):
             return None
-        outcome = made().judge(delivery)
+        outcome = host().judge(delivery)
         return None if outcome is None else outcome.answer
 
     Vpopmail.from_settings(settings)  # raises now, not at the first address
     if not tables.lasting:
         return Plugin(program, repeatable=True)
-    return Plugin(program, repeatable=True, assumptions=made().assumed(), network=made().backend.network)
+    return Plugin(program, repeatable=True, assumptions=host().assumed(), network=host().backend.network)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 from cvm_qmail.cvmctl.trace.capture import Case
 from cvm_qmail.cvmctl.ui.output import text
-from cvm_vpopmail.listing import is_domain, is_stale
+from cvm_vpopmail.listing import is_stale
+from cvm_vpopmail.rules.records import is_domain
 
 
 def _address(case: Case) -> str:

@@ -56,8 +56,8 @@ def _charset(text: str | None) -> str:
 
 def absolute(text: str | None) -> str:
     """A path, or empty.  Raises `Invalid`."""
-    if text and not text.startswith("/"):
-        raise Invalid("a path that starts with /")
+    if text and not (text.startswith("/") and text.isprintable()):  # drivers take text only
+        raise Invalid("a path that starts with /, in UTF-8")
     return text or ""
 
 
@@ -144,17 +144,17 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]|]+))(?::([0-9]{1,5}))?"
 
 def place(word: str, dialect: Dialect, variable: str = "CVM_VPOPMAIL_SQL_SERVERS") -> Place:
     """Where the server is that one word of a setting names.  Raises `BadSetting`."""
-    if word.startswith("/"):
+    if word.startswith("/") and word.isprintable():
         return dialect.at_socket(word)
     match = _HOST.fullmatch(word)
-    if match is None or int(match[3] or 0) > 65535:
+    if match is None or int(match[3] or 0) > 65535 or not word.isprintable():
         expected = "names or addresses of servers, each with :port if it is not the usual one, or paths of sockets"
         raise BadSetting(variable, word, expected)
     return Place(match[1] or match[2], int(match[3] or 0), "")
 
 
 def servers(tables: Tables, options: Options) -> list[Server]:
-    """The servers to try, in order, as the file says now.  Raises `Unavailable`, code 6 if the file is wrong."""
+    """The servers to try, in order, as the file says now.  Raises `Unavailable`: MISCONFIGURED if the file is wrong."""
     text = tables.file(options.file, secret=True)
     try:
         if text is None:

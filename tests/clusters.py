@@ -26,7 +26,7 @@ class GaleraNode(MariaDb):
     def __init__(self, directory: Path, first: GaleraNode | None = None, seed: Path | None = None) -> None:
         self.first = first
         self.seed = seed
-        self.ports = free_ports(2)
+        self.ports = free_ports(3)
         super().__init__(directory)
 
     def prepare(self) -> None:
@@ -38,7 +38,7 @@ class GaleraNode(MariaDb):
         (data / "galera.cache").unlink(missing_ok=True)
 
     def command(self) -> list[str]:
-        port, transfer = self.ports
+        port, transfer, snapshot = self.ports
         provider = {
             "gmcast.listen_addr": f"tcp://127.0.0.1:{port}",
             "ist.recv_addr": f"127.0.0.1:{transfer}",
@@ -59,6 +59,7 @@ class GaleraNode(MariaDb):
             "--wsrep-cluster-name=cvm",
             f"--wsrep-node-address=127.0.0.1:{port}",
             "--wsrep-sst-method=rsync",
+            f"--wsrep-sst-receive-address=127.0.0.1:{snapshot}",
             f"--wsrep-provider-options={';'.join(f'{name}={value}' for name, value in provider.items())}",
         ]
 
@@ -100,7 +101,7 @@ def galera(count: int = 3) -> Iterator[Sequence[GaleraNode]]:
         seed = stack.enter_context(temporary_directory()) / "data"
         first.run("cp", "-a", str(first.directory / "data"), str(seed))
         first.start()
-        nodes += (GaleraNode(directory, first, seed) for directory in others)
+        nodes += (GaleraNode(directory, first, seed) for directory in others)  # two at once may not find together
         until(lambda: all(node.state == "4" for node in nodes), "the cluster is in step")
         yield nodes
 

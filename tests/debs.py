@@ -1,13 +1,21 @@
-"""The Debian packages, built by scripts/deb, and the same with a lower version."""
+"""What scripts/release makes of this tree, and its Debian packages with a lower version."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 from machines import TOP, Machine
+
+import cvm_qmail
+
+LONG_AGO = "1750000000"
+"""For SOURCE_DATE_EPOCH."""
 
 
 class Packages(NamedTuple):
@@ -21,12 +29,41 @@ class Packages(NamedTuple):
         machine.install(self.server, self.tool)
 
 
-def built(directory: Path) -> Packages:
-    """scripts/deb."""
-    done = subprocess.run([TOP / "scripts/deb", directory], capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+def packages_in(directory: Path) -> Packages:
+    """The packages that are there."""
     (server,), (tool,) = directory.glob("cvm-qmail_*.deb"), directory.glob("cvmctl_*.deb")
     return Packages(server, tool)
+
+
+def released(directory: Path) -> Path:
+    """A copy of this tree in which scripts/release has run.
+
+    It is made once in this directory, whoever asks: each build of the packages takes a core a quarter of a minute.
+    """
+    copy, made = directory / "release", directory / "released"
+    with open(directory / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            _release(copy)
+            made.touch()
+    return copy
+
+
+def _release(copy: Path) -> None:
+    shutil.rmtree(copy, ignore_errors=True)  # of one that failed
+    # need_development: where this tree's .venv is not up to date, the copy would install itself into it
+    script = 'cd "$1" && . scripts/setup.sh && need_development && copy_sources "$2"'
+    subprocess.run(["sh", "-c", script, "sh", TOP, copy], check=True)
+    (copy / ".venv").symlink_to(TOP / ".venv")
+    done = subprocess.run(
+        [copy / "scripts/release", cvm_qmail.__version__],
+        env={**os.environ, "SOURCE_DATE_EPOCH": LONG_AGO},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def lowered(package: Path, directory: Path) -> Path:

@@ -226,7 +226,7 @@ class _Seen:
     def writable(self, path: bytes, /) -> bool:
         return self._directory(path, 3) is not None
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         try:
             self._disk.find(path.rpartition(b"/")[0] or b"/", self._rights)
         except OSError:

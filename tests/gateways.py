@@ -249,7 +249,7 @@ def gateway(asks: str, *arguments: str, listeners: list[str] | None = None, **va
     with temporary_directory() as directory:
         directory.chmod(0o755)
         ports = {
-            "qmail-verify": free_port(socket.SOCK_DGRAM),
+            "qmail-verify": free_port(),
             "deliverable": free_port(),
             "http": free_port(),
         }

@@ -151,7 +151,7 @@ class Seen:
     def writable(self, _: bytes, /) -> bool | None:
         raise AssertionError("no program asks where it may write")
 
-    def dangles(self, _: bytes, /) -> bool:
+    def is_link(self, _: bytes, /) -> bool:
         raise AssertionError("no program asks for symbolic links")
 
     def cdb(self, path: bytes, /, **_: bool) -> Table[bytes, bytes] | None:

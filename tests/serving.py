@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -56,10 +57,11 @@ PATIENCE = 60.0
 
 def until(condition: Callable[[], T], what: str = "") -> T:
     """Waits for a condition, never for a time; its value."""
-    end = time.monotonic() + PATIENCE
+    began = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < end, f"did not come true: {what or condition}"
-        time.sleep(0.005)
+        waited = time.monotonic() - began
+        assert waited < PATIENCE, f"did not come true: {what or condition}"
+        time.sleep(min(max(0.005, waited / 20), 0.1))  # asking costs processor time, too, for which others wait
     return value
 
 
@@ -190,12 +192,24 @@ def alive(pid: int) -> bool:
         return False
 
 
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A port of this host that nobody uses, and that the kernel gives to no outgoing connection meanwhile."""
+def _ports() -> Iterator[int]:
+    """Those of this process among the ports that the kernel gives to no outgoing connection, one after the other."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = range(10_000 + worker, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    begin = random.SystemRandom().randrange(len(own))  # other runs of the tests begin elsewhere
+    return itertools.cycle((*own[begin:], *own[:begin]))
+
+
+_own_ports = _ports()
+
+
+def free_port() -> int:
+    """A port of this host that nobody uses, by TCP or UDP, and that no other test is given meanwhile."""
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket(socket.AF_INET, kind) as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        port = next(_own_ports)
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams, suppress(OSError):
+            stream.bind(("", port))
+            datagrams.bind(("", port))
             return port
 
 

@@ -17,6 +17,9 @@ from cvm_qmail.protocols.cvm import client
 DEADLINE = 2.0
 """Seconds for a lookup."""
 
+SOON = 3.0
+"""Seconds until everything works again: one, as the documents say, and two for a machine with other work to do."""
+
 WAITS = 5
 """How often whoever asks, or answers, may have to wait for a processor."""
 
@@ -102,7 +105,7 @@ class Load:
         return [asked for asked in self.asked if not asked.right and asked.code in (0, 100)]
 
     def slow(self) -> list[Asked]:
-        return [asked for asked in self.asked if asked.seconds > DEADLINE + 0.5 + WAITS * self.late]
+        return [asked for asked in self.asked if asked.seconds > DEADLINE + 2.0 + WAITS * self.late]
 
 
 @contextmanager

@@ -126,7 +126,8 @@ def test_every_variable_that_can_be_malformed_is_tried() -> None:
 
 def test_a_host_that_is_in_order_gets_no_warning(host: Host) -> None:
     with serving(host) as server:
-        until(lambda: len(server.workers()) == 2, "the child that gives advice is gone")
+        if os.geteuid() == 0:
+            server.warned("running as root")  # the last
         lines = server.errors.read_text().splitlines()
         assert [line for line in lines if "running as root" not in line] == []
 

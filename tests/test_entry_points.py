@@ -8,6 +8,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from hosts import Host
+from serving import run
 
 from cvm_qmail.entry_points import installed, points
 
@@ -63,3 +65,14 @@ def test_an_archive_on_the_path_is_looked_into(tmp_path: Path, monkeypatch: pyte
         made.writestr("thing-1.dist-info/entry_points.txt", "[cvm_qmail.test]\nthing = string:digits\n")
     monkeypatch.setattr(sys, "path", [*sys.path, str(archive)])
     assert installed("cvm_qmail.test")["thing"]() == "0123456789"
+
+
+@pytest.mark.parametrize("point", ["not_there:x", "string:not_there"])
+def test_a_plug_in_that_cannot_be_imported_is_named(host: Host, tmp_path: Path, point: str) -> None:
+    (tmp_path / "thing-1.dist-info").mkdir()
+    (tmp_path / "thing-1.dist-info/entry_points.txt").write_text(f"[cvm_qmail.programs]\nthing = {point}\n")
+    done = run("cvm-local:/nowhere/socket", host=host, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 100
+    assert f"cvm-qmail: plug-in thing ({point}): found " in done.stderr.decode()
+    assert b"not_there" in done.stderr
+    assert b"Traceback" not in done.stderr

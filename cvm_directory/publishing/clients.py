@@ -6,7 +6,6 @@ Each function here imports its driver: a host without the extra never comes here
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from ssl import SSLSocket
 from typing import Any, NamedTuple
 
 from cvm_directory.publishing.publication import Address
@@ -22,8 +21,9 @@ class Client(NamedTuple):
     """What differs between the kinds of databases."""
 
     open: Callable[[Server, Terms], Any]
-    """A connection of DB-API 2 without autocommit.  Raises `errors`, `DatabaseError`."""
+    """A connection of DB-API 2 without autocommit.  Raises `DatabaseError`."""
     errors: tuple[type[Exception], ...]
+    """What using a connection raises."""
     read_only: str
     """A statement: 1 if the server cannot be written to."""
     insert: Callable[[Any, str, Sequence[Address]], None]
@@ -37,33 +37,19 @@ class Client(NamedTuple):
 
 
 def _mysql() -> Client:
-    import pymysql
     from pymysql.constants import CLIENT
 
     from cvm_vpopmail.tables import mysql
 
     def connect(server: Server, terms: Terms) -> Any:
-        path = server.socket or (mysql.own_socket() if server.host == "localhost" else "")
-        tls = None if path or terms.tls == "off" else mysql.tls_context(terms)
-        connection = pymysql.connect(
-            host=server.host or "localhost",
-            port=server.port or MYSQL.port,
-            unix_socket=path or None,
-            user=server.user,
-            password=server.password.value.decode("latin-1"),
-            database=server.database,
-            charset="utf8mb4",
-            connect_timeout=terms.connect,
-            read_timeout=terms.wait,
-            write_timeout=terms.wait,
-            ssl=tls,
+        return mysql.logged_in(
+            server,
+            terms,
+            connect=terms.connect,
+            wait=terms.wait,
             client_flag=CLIENT.FOUND_ROWS,
             init_command="SET SESSION sql_mode = 'STRICT_ALL_TABLES'",  # a backslash escapes, and nothing is cut off
         )
-        if tls is not None and not isinstance(connection._sock, SSLSocket):  # noqa: SLF001  there is no other way to it
-            connection.close()
-            raise DatabaseError("database-refused", "offers no TLS, which the settings demand", lost=True)
-        return connection
 
     def insert(cursor: Any, domain: str, rows: Sequence[Address]) -> None:
         # literals: names are printable ASCII, and the driver's own way costs as much as the server's
@@ -104,12 +90,16 @@ def _pgsql() -> Client:
     from cvm_vpopmail.tables import pgsql
 
     def connect(server: Server, terms: Terms) -> Any:
-        info = pgsql.conninfo(server, terms).decode("utf-8", "surrogateescape")
-        connection = psycopg.connect(
-            info,
-            connect_timeout=int(terms.connect),
-            options=f"-c statement_timeout={int(terms.wait * 1000)} -c client_encoding=UTF8",
-        )
+        try:
+            connection = psycopg.connect(
+                pgsql.conninfo(server, terms).decode(),
+                connect_timeout=int(terms.connect),
+                options=f"-c statement_timeout={int(terms.wait * 1000)} -c client_encoding=UTF8",
+            )
+        except UnicodeDecodeError:
+            raise DatabaseError("database-settings", "the password is not UTF-8", lost=True) from None
+        except psycopg.Error as error:
+            raise pgsql.no_connection(str(error)) from None
         connection.prepare_threshold = None
         return connection
 

@@ -6,6 +6,7 @@ Invariants: a domain is written in one transaction, which begins by locking its 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,11 @@ class DirectoryDatabase:
             if isinstance(error, self._client.errors):
                 raise unavailable(error, self.name) from None
             raise
+
+    def takes_writes(self) -> bool:
+        """Whether the server is neither read-only nor a replica."""
+        with self.transaction():
+            return not self._execute(self._client.read_only, ())[0][0]
 
     def take_back(self) -> None:
         """What was done in this transaction is not."""
@@ -205,12 +211,14 @@ def _places(values: Sequence[object]) -> str:
 def unavailable(error: Exception, where: str) -> Unavailable:
     """An exception of a driver as ours."""
     text = " ".join(str(error.args[-1] if error.args else error).split()) or type(error).__name__
-    return Unavailable("database-error", text, where.encode("utf-8", "surrogateescape"))
+    return Unavailable("database-error", text, os.fsencode(where))
 
 
 def connected(tables: Tables, own: DirectorySettings) -> DirectoryDatabase:
-    """A connection to the first server that can be written to.  Raises `Unavailable`, `BadSetting`."""
+    """A connection to the primary, or the first server that can be written to.  Raises `Unavailable`, `BadSetting`."""
     options = own.options
+    if options.primary:  # another one might be written to as well, and would no longer follow it
+        options = options._replace(servers=options.primary)
     driver(options.dialect, "CVM_DIRECTORY_DATABASE")  # whether it is installed
     client = CLIENTS[options.dialect.name]()
     last = Unavailable("database-settings", "names no server", kind=Kind.MISCONFIGURED)
@@ -219,15 +227,16 @@ def connected(tables: Tables, own: DirectorySettings) -> DirectoryDatabase:
         terms = Terms(options.tls, options.ca, options.charset, WAIT, CONNECT, time.monotonic() + CONNECT)
         try:
             database = DirectoryDatabase(client.open(server, terms), client, name)
-        except client.errors as error:
-            last = unavailable(error, name)
-            continue
         except DatabaseError as error:
-            last = Unavailable(error.reason, error.detail, name.encode("utf-8", "surrogateescape"))
+            last = Unavailable(error.reason, error.detail, os.fsencode(name))
             continue
-        with database.transaction():
-            if not database._execute(client.read_only, ())[0][0]:  # noqa: SLF001  ours
+        try:
+            if database.takes_writes():
                 return database
+            last = Unavailable(
+                "database-error", "cannot be written to: it is read-only, or a replica", os.fsencode(name)
+            )
+        except Unavailable as error:
+            last = error
         database.close()
-        last = Unavailable("database-error", "cannot be written to: it is read-only, or a replica", name.encode())
     raise last

@@ -63,15 +63,15 @@ class State:
         self.reason = ""
         """The reason word for that."""
         self.heard = float("-inf")
-        """When the last answer came."""
+        """When the last answer came, by `time.monotonic`."""
         self.in_a_row = 0
         """The number of questions since then that got no answer."""
         self.failures: dict[str, int] = {}
         """How many questions got no answer, by reason."""
 
     def answered(self, now: float) -> None:
-        """An answer came."""
-        self.heard = now
+        """An answer came; `now`: seconds since 1970."""
+        self.heard = time.monotonic()
         self.in_a_row = 0
         if not self.up:
             self.up, self.since, self.detail = True, now, ""
@@ -120,7 +120,7 @@ class Backend:
 
     def well(self, seconds: float) -> bool:
         """See `Answers`."""
-        return bool(self.state.up) and time.time() - self.state.heard < seconds
+        return bool(self.state.up) and time.monotonic() - self.state.heard < seconds
 
     def states(self) -> list[statistics.Backend]:
         """See `Answers`."""

@@ -25,7 +25,7 @@ class BadRoutes(Exception):
 
 
 class RoutesFile:
-    """A file, and its identity when it was read."""
+    """A file, and its identity when it was last read, or could not be read."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class RoutesFile:
         try:
             text = self._bytes()
         except OSError as error:
-            self._identity = None
+            self._identity = self._there()
             raise BadRoutes(f"{escape_text(self.path)}: {error.strerror or error}") from None
         try:
             return parse(text)
@@ -47,9 +47,13 @@ class RoutesFile:
 
     def changed(self) -> bool:
         """Whether the file has changed since it was read."""
+        return self._there() != self._identity
+
+    def _there(self) -> tuple[int, ...] | None:
+        """The identity of what is at the path; None: nothing that can be found."""
         with suppress(OSError):
-            return _identity(os.stat(self.path)) != self._identity
-        return self._identity is not None
+            return _identity(os.stat(self.path))
+        return None
 
     def _bytes(self) -> bytes:
         fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)

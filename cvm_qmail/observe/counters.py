@@ -50,7 +50,7 @@ class Counters:
         self._clock = clock
 
     def request(self, event: Event) -> object:
-        """The cell that counts such requests."""
+        """Counts a request; returns its cell, for `repeat`."""
         outcome = event.outcome
         if isinstance(outcome, Unavailable):
             cells = _FAILED

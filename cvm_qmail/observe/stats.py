@@ -148,7 +148,7 @@ class Stats(NamedTuple):
 
 
 class StatsFile:
-    """A file that is being written."""
+    """The file of a server that runs, which writes it."""
 
     def __init__(self, path: str, about: About, columns: int) -> None:
         """The file takes its name when it is complete.  Raises OSError."""

@@ -105,13 +105,13 @@ def enter(
     rules: Iterable[Rule],
     ports: Iterable[int] | None,
     *,
-    hears: bool = False,
+    notifies: bool = False,
     verdict: int = bpf.ERRNO,
 ) -> int:
     """Gives up all but this; returns the listener for refused calls, or -1.
 
-    `mode`: the value of CVM_SANDBOX.  `hears`: whether a supervisor will listen.  `verdict`: for refused calls,
-    `bpf.ERRNO` or `bpf.TRACE`.  Raises `Unconfined`.
+    `mode`: the value of CVM_SANDBOX.  `notifies`: whether a supervisor will listen for them.  `verdict`: for refused
+    calls, `bpf.ERRNO` or `bpf.TRACE`.  Raises `Unconfined`.
     """
     _libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if mode == "off":
@@ -121,7 +121,7 @@ def enter(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0)
     version = _fence(mode, rules, ports)
-    filtered, listener = _filter(mode, calls, hears, verdict)
+    filtered, listener = _filter(mode, calls, notifies, verdict)
     _State.report = Report(process, True, version, filtered, listener >= 0)
     return listener
 
@@ -138,7 +138,7 @@ def _fence(mode: str, rules: Iterable[Rule], ports: Iterable[int] | None) -> int
         return 0
 
 
-def _filter(mode: str, calls: Mapping[str, Cases], hears: bool, verdict: int) -> tuple[bool, int]:
+def _filter(mode: str, calls: Mapping[str, Cases], notifies: bool, verdict: int) -> tuple[bool, int]:
     """Returns whether there is a filter now, and its listener."""
     here = architecture()
     if here is None:
@@ -151,7 +151,7 @@ def _filter(mode: str, calls: Mapping[str, Cases], hears: bool, verdict: int) ->
         return bpf.program(here.audit, rules, quiet, NEWEST, list(refusal))
 
     try:
-        if hears and seccomp.knows(bpf.USER_NOTIF):
+        if notifies and seccomp.knows(bpf.USER_NOTIF):
             try:
                 return True, seccomp.put_in_force(made(bpf.returning(bpf.USER_NOTIF)), listener=True)
             except OSError:

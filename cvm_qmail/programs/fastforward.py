@@ -38,7 +38,7 @@ class Handled(NamedTuple):
 
 
 class Places(NamedTuple):
-    """The lookups of fastforward."""
+    """Where fastforward looks: its table, and the lists that the table names."""
 
     table: Table[bytes, bytes]
     read: Callable[[bytes], bytes | None]

@@ -51,7 +51,7 @@ class Virtual(NamedTuple):
 
 
 class Vdeliver:
-    """vdeliver on this host."""
+    """The rule for vdeliver, with the settings of this check: a `plugins.ProgramRule`."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

@@ -114,5 +114,5 @@ def result_of(asked: Recipient, value: object) -> Result:
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """A response whose body is `value`."""
+    """A response whose body is `value` in JSON, and a newline."""
     return Response(status, json.dumps(value).encode() + b"\n", "application/json")

@@ -111,10 +111,10 @@ class Worker:
             self._sink.flush()
 
     def _confine(self, prepared: Prepared) -> bool:
-        """Enters the sandbox; whether the supervisor hears of what it refuses."""
+        """Enters the sandbox; returns whether the supervisor is notified of what it refuses."""
         network = prepared.network
         calls = policies.worker(network, os.getpid())
-        listener = sandbox.enter("worker", self._settings.sandbox, calls, [READ_ALL], network.reached, hears=True)
+        listener = sandbox.enter("worker", self._settings.sandbox, calls, [READ_ALL], network.reached, notifies=True)
         self._refusals.hand_over(listener)
         self._confined_now()
         return listener >= 0

@@ -258,7 +258,7 @@ class UserAccess:
             return self._call(list_names, path)
         return list_names(path)
 
-    def dangles(self, path: bytes) -> bool:
+    def is_link(self, path: bytes) -> bool:
         """Whether the name is a symbolic link, which is not followed.  Raises OSError as lstat(2) does."""
         st = self._call(os.lstat, path) if self.exact else os.lstat(path)
         return S_ISLNK(st.st_mode)

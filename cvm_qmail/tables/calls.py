@@ -42,12 +42,12 @@ _NO_LINK = ctypes.c_void_p(ctypes.addressof(_no_link)), ctypes.c_long(ctypes.siz
 
 
 def open_file(path: bytes) -> int:
-    """An open file; never blocks."""
+    """Opens a file for reading; returns its descriptor.  Raises OSError."""
     return os.open(path, OPEN)
 
 
 def open_regular(path: bytes) -> int:
-    """An open regular file; nothing else is opened.  Raises OSError; EINVAL for anything else.
+    """Opens a regular file and nothing else; returns its descriptor.  Raises OSError; EINVAL for anything else.
 
     For a privileged process: opening a device may have an effect, and a link may lead to one.
     """
@@ -73,9 +73,9 @@ def open_stream(opener: Callable[[bytes], int], path: bytes) -> BinaryIO:
 
 
 def open_without_links(path: bytes) -> int | None:
-    """An open file; neither it nor a directory above it is a link.  None: it is missing.  Raises OSError.
+    """Opens a file if neither it nor a directory above it is a link; returns its descriptor.  Raises OSError.
 
-    A kernel before 5.6 checks only the file itself.
+    None: it is missing.  A kernel before 5.6 checks only the file itself.
     """
     fd = int(_syscall(_OPENAT2, _AT_FDCWD, path, *_NO_LINK))
     if fd >= 0:

@@ -23,12 +23,12 @@ NAMES = ("me", "envnoathost", "locals", "percenthack", "virtualdomains")
 
 
 def one_line(text: bytes) -> bytes:
-    """The value of a one-line file."""
-    return text.partition(b"\n")[0].rstrip(b" \t\n")
+    """The value of a one-line file (control.c, control_readline)."""
+    return text.partition(b"\n")[0].rstrip(b" \t")
 
 
 def entries(text: bytes) -> list[bytes]:
-    """The entries of a many-line file."""
+    """The entries of a many-line file, as they are written (control.c, control_readfile; constmap.c)."""
     found = []
     for raw in text.split(b"\n"):
         line = raw.rstrip(b" \t")

@@ -287,9 +287,9 @@ class Tables:
         """Whether files can be made in the directory `path`: False for other kinds of files, None if it is missing."""
         return self._ask("writable", self._access(rights).writable, path)
 
-    def dangles(self, path: bytes, rights: Rights | None = None) -> bool:
+    def is_link(self, path: bytes, rights: Rights | None = None) -> bool:
         """Whether the name is a symbolic link; where `status` is None, one that leads nowhere."""
-        return self._ask("dangles", self._access(rights).dangles, path) or False
+        return self._ask("is_link", self._access(rights).is_link, path) or False
 
     def cdb(
         self, path: bytes, rights: Rights | None = None, *, secret: bool = False, sound: bool = False

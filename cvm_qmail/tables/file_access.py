@@ -63,7 +63,7 @@ class FileAccess(Protocol):
         """Whether files may be made in the directory."""
         ...
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link; where `status` is None, one that leads nowhere."""
         ...
 
@@ -100,9 +100,9 @@ class ModeBitAccess:
         """Whether files may be made in the directory."""
         return self._tables.writable(path, self._rights)
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link."""
-        return self._tables.dangles(path, self._rights)
+        return self._tables.is_link(path, self._rights)
 
     def cdb(self, path: bytes, /, *, secret: bool = False, sound: bool = False) -> Table[bytes, bytes] | None:
         """A constant database."""
@@ -171,9 +171,9 @@ class SetfsuidAccess:
         self._rely(path)
         return self._cdb(path, secret, sound)
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link."""
-        return self._ask("dangles", self._dangles, path, None) or False
+        return self._ask("is_link", self._is_link, path, None) or False
 
     # -- the calls --------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class SetfsuidAccess:
         st = self._rely(path)
         return st if st is not None and not S_ISLNK(st.st_mode) else os.stat(path)
 
-    def _dangles(self, path: bytes) -> bool:
+    def _is_link(self, path: bytes) -> bool:
         self._rely(path)
         return S_ISLNK(os.lstat(path).st_mode)
 

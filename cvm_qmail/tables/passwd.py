@@ -200,7 +200,7 @@ class Accounts:
 
     @property
     def files(self) -> list[CachedFile[Passwd] | CachedFile[bytes]]:
-        """What is kept of files."""
+        """The cached files, to check their freshness."""
         return [self._file] if self._nsswitch is None else [self._file, self._nsswitch]
 
     @property

@@ -69,7 +69,7 @@ class Watch:
         return self._epoll is not None
 
     def look(self) -> int:
-        """The current stamp."""
+        """Asks the kernel whether anything that is covered has changed; returns the current stamp."""
         if self._epoll is not None and (ready := self._epoll.poll(0)) and self._matters(ready):
             self.reset()
         return self.stamp

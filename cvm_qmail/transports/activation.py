@@ -20,9 +20,12 @@ def activated(kind: socket.SocketKind) -> socket.socket | None:
         return None
     if count != "1":
         raise Failure(f"LISTEN_FDS: found {count!r}, expected 1", PERMANENT)
-    passed = socket.socket(fileno=FIRST)
+    try:
+        passed = socket.socket(fileno=FIRST)
+    except OSError as error:
+        raise Failure(f"LISTEN_FDS: descriptor {FIRST}: {error.strerror}, expected a socket", PERMANENT) from None
     if passed.type != kind:
-        raise Failure(f"LISTEN_FDS: found a socket of type {passed.type}, expected {kind}", PERMANENT)
+        raise Failure(f"LISTEN_FDS: found a socket of type {passed.type.name}, expected {kind.name}", PERMANENT)
     passed.setblocking(False)
     os.set_inheritable(FIRST, False)
     return passed

@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import pymysql
 from pymysql import err
+from pymysql.connections import Connection
+from pymysql.constants import CLIENT, CR
 
 from cvm_vpopmail.credentials import Server
 from cvm_vpopmail.tables import mysql_packets as packets
@@ -49,11 +50,20 @@ _execute_head = struct.Struct("<IBI")
 
 def connect(server: Server, terms: Terms) -> MySqlConnection:
     """A connection.  Raises `DatabaseError`."""
-    path = server.socket or (own_socket() if server.host == "localhost" else "")
     left = max(0.01, terms.until - time.monotonic())
+    connection = logged_in(server, terms, connect=min(terms.connect, left), wait=left, autocommit=True)
+    return MySqlConnection(connection, terms)
+
+
+def logged_in(server: Server, terms: Terms, *, connect: float, wait: float, **more: Any) -> Any:
+    """A connection of PyMySQL, over TLS if that is demanded.  Raises `DatabaseError`.
+
+    `connect`: seconds for the server to accept it; `wait`: for each answer.  `more`: arguments of PyMySQL's own.
+    """
+    path = server.socket or (own_socket() if server.host == "localhost" else "")
     tls = None if path or terms.tls == "off" else tls_context(terms)
     try:
-        connection = pymysql.connect(
+        return _Connection(
             host=server.host or "localhost",
             port=server.port or 3306,
             unix_socket=path or None,
@@ -61,15 +71,43 @@ def connect(server: Server, terms: Terms) -> MySqlConnection:
             password=server.password.value.decode("latin-1"),  # PyMySQL sends it as latin-1: as it is
             database=server.database,
             charset="utf8mb4",
-            connect_timeout=min(terms.connect, left),
-            read_timeout=left,
-            write_timeout=left,
+            connect_timeout=connect,
+            read_timeout=wait,
+            write_timeout=wait,
             ssl=tls,
-            autocommit=True,
+            ssl_disabled=tls is None,  # else PyMySQL 1.2 uses it where it is offered, also on a Unix socket
+            **more,
         )
     except LOGIN_ERRORS as error:
         raise converted(error, lost=True) from None
-    return MySqlConnection(connection, terms, secured=tls is not None)
+
+
+class _Connection(Connection):  # type: ignore[misc]  # PyMySQL has no types
+    """What PyMySQL does not do, or not in all versions."""
+
+    def connect(self, sock: socket.socket | None = None) -> None:
+        """Connects, and closes a Unix socket that cannot be connected: 1.2 leaves it to the garbage collector."""
+        if self.unix_socket:
+            sock = _unix_socket(self.unix_socket, self.connect_timeout)
+            self._secure = True  # as if PyMySQL had made it: a password may go over it
+        super().connect(sock)
+
+    def _request_authentication(self) -> None:
+        """Logs in; says nothing to a server without TLS where it is demanded: before 1.2 it logs in all the same."""
+        if self.ssl and not self.server_capabilities & CLIENT.SSL:
+            raise DatabaseError("database-refused", "offers no TLS, which the settings demand", lost=True)
+        super()._request_authentication()
+
+
+def _unix_socket(path: str, seconds: float) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.settimeout(seconds)
+        made.connect(path)
+    except OSError as error:
+        made.close()
+        raise err.OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server ({error})") from None
+    return made
 
 
 def own_socket() -> str:
@@ -111,7 +149,7 @@ def _words(error: Exception) -> str:
 class MySqlConnection:
     """A `connection.Connection`."""
 
-    def __init__(self, connection: Any, terms: Terms, *, secured: bool) -> None:
+    def __init__(self, connection: Any, terms: Terms) -> None:
         self._connection = connection
         self._socket: socket.socket = connection._sock  # noqa: SLF001  there is no other way to it
         self._statements: dict[tuple[Select, bytes], packets.Statement] = {}
@@ -119,8 +157,6 @@ class MySqlConnection:
         self.leads: bool | None = None
         self.about = str(connection.get_server_info())
         try:
-            if secured and not isinstance(self._socket, ssl.SSLSocket):
-                raise DatabaseError("database-refused", "offers no TLS, which the settings demand", lost=True)
             self._begin(terms)
         except DatabaseError:
             self.close()
@@ -154,13 +190,13 @@ class MySqlConnection:
         """What the server finds.  Raises `DatabaseError`."""
         return self._execute(select, values, until, b"")
 
-    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row]:  # noqa: ARG002  these servers do not know their lag
+    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row] | None:  # noqa: ARG002  these servers do not know their lag
         """On a Galera node: the rows after everything that the cluster has committed is applied.
 
         Raises `DatabaseError`.
         """
         if not self._galera:
-            return []
+            return None
         self._connection._read_timeout = max(0.001, until - time.monotonic())  # noqa: SLF001  there is no other way to it
         try:
             state = self._first("SHOW GLOBAL STATUS LIKE 'wsrep_local_state'", 1)
@@ -240,7 +276,7 @@ class MySqlConnection:
 
     def _send(self, command: bytes, until: float) -> None:
         try:
-            self._socket.settimeout(max(0.001, until - time.monotonic()))
+            self._wait_until(until)
             self._socket.sendall(struct.pack("<I", len(command)) + command)
         except TimeoutError:
             raise DatabaseError("database-slow", "did not accept the question in time", lost=True) from None
@@ -249,7 +285,7 @@ class MySqlConnection:
 
     def _receive(self, until: float) -> bytes:
         try:
-            self._socket.settimeout(max(0.001, until - time.monotonic()))
+            self._wait_until(until)
             data = self._socket.recv(1 << 16)
         except TimeoutError:
             raise DatabaseError("database-slow", "gave no answer in time", lost=True) from None
@@ -258,3 +294,10 @@ class MySqlConnection:
         if not data:
             raise DatabaseError("database-down", "closed the connection", lost=True)
         return data
+
+    def _wait_until(self, until: float) -> None:
+        """The next call on the socket waits no longer.  Raises `TimeoutError` if that moment has passed."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)

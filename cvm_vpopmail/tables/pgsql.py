@@ -63,7 +63,7 @@ _FULL = ("too many clients", "too many connections", "connection slots")
 
 
 def conninfo(server: Server, terms: Terms) -> bytes:
-    """What libpq is told of a server."""
+    """The connection string of libpq for a server, with the password."""
     given: dict[str, str | int] = {
         "host": server.host,
         "port": server.port or "",
@@ -74,7 +74,8 @@ def conninfo(server: Server, terms: Terms) -> bytes:
         "gssencmode": "disable",
         "fallback_application_name": "cvm-vpopmail",
     }
-    info = make_conninfo("", **{name: value for name, value in given.items() if value != ""}).encode()
+    text = make_conninfo("", **{name: value for name, value in given.items() if value != ""})
+    info = text.encode()
     if server.password.value:
         info += b" password='%s'" % server.password.value.replace(b"\\", b"\\\\").replace(b"'", b"\\'")
     return info
@@ -105,7 +106,7 @@ def _log_in(connection: abc.PGconn, terms: Terms) -> None:
             raise DatabaseError("database-slow", "gave no answer in time", lost=True)
         wanted = connection.connect_poll()
     if wanted != pq.PollingStatus.OK:
-        raise _no_connection(connection)
+        raise no_connection(connection.error_message.decode("utf-8", "backslashreplace"))
 
 
 def _ready(descriptor: int, event: int, until: float) -> bool:
@@ -114,9 +115,9 @@ def _ready(descriptor: int, event: int, until: float) -> bool:
     return bool(waited_for.poll(max(0, int((until - time.monotonic()) * 1000))))
 
 
-def _no_connection(connection: abc.PGconn) -> DatabaseError:
-    text = connection.error_message.decode("utf-8", "backslashreplace").strip()
-    last = text.rpartition("\n")[2].strip()
+def no_connection(text: str) -> DatabaseError:
+    """What libpq says of a connection that did not come about, as a `DatabaseError`."""
+    last = text.strip().rpartition("\n")[2].strip()
     server_says = last.partition("FATAL:")[2].strip()
     if not server_says:
         return DatabaseError("database-down", " ".join(text.split()), lost=True)
@@ -164,10 +165,10 @@ class PgSqlConnection:
         standby = self._connection.parameter_status(b"in_hot_standby")
         return None if standby is None else standby == b"off"
 
-    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row]:
+    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row] | None:
         """The rows of a server that is at most `max_lag` seconds behind.  Raises `DatabaseError`."""
         if self.leads or not max_lag:
-            return []
+            return None
         self._send(lambda: self._connection.send_query_params(_LAG, None))
         lag = self._result(until).get_value(0, 0)
         if lag is None or float(lag) > max_lag:
@@ -217,7 +218,8 @@ class PgSqlConnection:
         try:
             while True:
                 while connection.is_busy():
-                    if not self._readable.poll(max(0.0, (until - time.monotonic()) * 1000)):
+                    left = until - time.monotonic()
+                    if left <= 0 or not self._readable.poll(left * 1000):
                         raise DatabaseError("database-slow", "gave no answer in time", lost=True)
                     connection.consume_input()
                 result = connection.get_result()

@@ -157,7 +157,7 @@ def spellings(name: bytes) -> Iterator[bytes]:
         yield normalize("NFKD", text).encode("ascii", "ignore").lower().rstrip(b" ")
 
 
-class Optional:
+class MayBeMissing:
     """A `Database` in which a table that nobody has seen yet has no rows."""
 
     def __init__(self, database: Database, seen: Board) -> None:

@@ -92,11 +92,11 @@ class UserView:
             self._raise_unless_answer(error)
             return False
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link."""
         self._in_time(path)
         try:
-            return self._access.dangles(path)
+            return self._access.is_link(path)
         except Unavailable as error:
             self._raise_unless_answer(error)
             return False

@@ -243,7 +243,7 @@ def logins(vhost: VpopmailHost) -> Iterator[Server]:
     ann, bob = vhost.lines(DD, "ann"), lines.splitlines(keepends=True)[1]
     vhost.put(VPASSWD, ann + bob)
     vhost.at(CDB).unlink()
-    more: dict[str, Any] = {"CVM_LOOKUP_SECRET": None, "CVM_LOOKUP_TIMEOUT": "400", "CVM_WORKERS": "2"}
+    more: dict[str, Any] = {"CVM_LOOKUP_SECRET": None, "CVM_LOOKUP_TIMEOUT": "800", "CVM_WORKERS": "2"}
     with serving(vhost, program=CVM_VPOPMAIL, **more) as server:
         yield server
 
@@ -298,7 +298,7 @@ def test_a_lookup_that_hangs_in_one_domain_holds_up_no_other(vhost: VpopmailHost
     vhost.home_of("b.example", "bob")
     vhost.accounts("b.example", "bob")
     vhost.assign(("example.com", DD, UID), ("b.example", "b.example", UID))
-    with serving(vhost, PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="400", CVM_WORKERS="2") as server:
+    with serving(vhost, PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="1000", CVM_WORKERS="2") as server:
         connection = server.connect()
         connection.sendall(packets.pack_request(packets.Request(2, b"", {1: b"hang", 2: DD.encode()})))
         connection.shutdown(1)

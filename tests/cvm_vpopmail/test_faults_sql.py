@@ -11,7 +11,7 @@ import time
 import pytest
 from databases import NAME, SqlHost, full_port, network
 from serving import serving, until
-from sql_load import RIGHT, SETTINGS, ask, load, serving_sql
+from sql_load import RIGHT, SETTINGS, SOON, ask, load, serving_sql
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("mariadbd", "pg_ctlcluster", "setpriv")]
 
@@ -24,7 +24,7 @@ def test_a_database_that_is_killed_and_started_again(host: SqlHost) -> None:
         host.database.kill()
         until(lambda: clients.temporary > 20, "temporary answers")
         host.database.start()
-        assert clients.well_again(time.monotonic()) < 1.0
+        assert clients.well_again(time.monotonic()) < SOON
 
 
 def test_a_database_that_hangs(host: SqlHost) -> None:
@@ -32,7 +32,7 @@ def test_a_database_that_hangs(host: SqlHost) -> None:
         with host.database.stopped():
             until(lambda: clients.temporary > 20, "temporary answers")
             back = time.monotonic()
-        assert clients.well_again(back) < 1.0
+        assert clients.well_again(back) < SOON
 
 
 def test_a_network_that_swallows_everything(host: SqlHost) -> None:
@@ -42,7 +42,7 @@ def test_a_network_that_swallows_everything(host: SqlHost) -> None:
             with way.swallowing():
                 until(lambda: clients.temporary > 20, "temporary answers")
                 back = time.monotonic()
-            assert clients.well_again(back) < 1.0
+            assert clients.well_again(back) < SOON
 
 
 def test_a_port_that_swallows_whoever_knocks(host: SqlHost) -> None:
@@ -61,7 +61,7 @@ def test_a_table_that_is_locked(host: SqlHost) -> None:
                 lambda: ask(server, "sales").right, "that table is not locked"
             )  # a worker may not have connected again
             back = time.monotonic()
-        assert clients.well_again(back) < 1.0
+        assert clients.well_again(back) < SOON
 
 
 # -- it refuses -------------------------------------------------------------------------------------
@@ -74,12 +74,12 @@ def test_a_database_that_takes_no_more_connections(host: SqlHost) -> None:
     }[host.database.kind]
     host.database.sql(full.format(1))
     with serving_sql(host, CVM_WORKERS="1") as first:
-        assert ask(first, "bob").right
+        until(lambda: ask(first, "bob").right, "it has a connection")  # those of earlier servers may still be ending
         try:
             with serving_sql(host, CVM_WORKERS="1") as second:
                 assert ask(second, "bob").code == 4
                 assert "database-full" in second.logged("database-full")
-                assert ask(first, "bob").right, "who has a connection keeps it"
+                until(lambda: ask(first, "bob").right, "who has one keeps it")  # a spare worker may answer, without one
                 first.stop()
                 until(lambda: ask(second, "bob").right, "a connection is free")
         finally:
@@ -96,7 +96,7 @@ def test_a_wrong_password_is_said_once_never_shown_and_fixed_without_a_restart(h
             # One for all workers; workers that meet it in the same moment may each say it (notices.py).
             assert 1 <= said.count(f"{host.database.kind}:") <= (os.cpu_count() or 1), "not one for each request"
             host.use()
-            assert clients.well_again(time.monotonic()) < 1.0
+            assert clients.well_again(time.monotonic()) < SOON
         assert "works again" in server.warned("works again")
         assert "n0t-the-0ne" not in server.log.read_text() + server.errors.read_text()
 
@@ -117,7 +117,7 @@ def test_a_table_that_is_dropped_and_comes_back(host: SqlHost) -> None:
         assert "database-tables" in server.logged("database-tables")
         assert ask(server, "sales").right
         host.database.sql("ALTER TABLE gone RENAME TO vpopmail;", NAME)
-        assert clients.well_again(time.monotonic()) < 1.0
+        assert clients.well_again(time.monotonic()) < SOON
         assert server.errors.read_text().count("database-tables") <= 1
 
 

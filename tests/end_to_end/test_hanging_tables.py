@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from contextlib import suppress
 
@@ -38,3 +39,11 @@ def test_a_table_on_a_dead_file_server_is_a_temporary_failure_of_its_own_address
         assert "hang-backoff" in server.logged("joe-other")
         assert [server.ask(name).code for name in ("joe", "ann", "nobody")] == [0, 0, 100]
         end(server.process.pid)
+
+
+def test_a_server_whose_advice_hangs_leaves_no_socket_bound_when_it_ends(host: Host) -> None:
+    with serving(host, scheme="cvm-udp", wrapper=hanging(host.root / "control")) as server:
+        assert server.stop() == 0
+        _, name, port = server.module.split(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+            another.bind((name, int(port)))

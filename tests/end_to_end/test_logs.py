@@ -102,7 +102,7 @@ def test_logrotate_cuts_the_log_and_loses_nothing_of_a_quiet_server(host: Host, 
 @pytest.mark.peer("logrotate")
 def test_logrotate_tears_no_line_of_a_busy_one(host: Host, rotated: Rotated) -> None:
     with serving_into(rotated.log, host, workers=2) as server:
-        bench = ["bench", server.module, "joe@example.org", "nobody@example.org", "--seconds", "2"]
+        bench = ["bench", server.module, "joe@example.org", "nobody@example.org", "--seconds", "3600"]
         load = subprocess.Popen(
             [Path(sys.executable).with_name("cvmctl"), *bench],
             env=environment(None, {"CVM_LOOKUP_SECRET": ""}),
@@ -110,6 +110,8 @@ def test_logrotate_tears_no_line_of_a_busy_one(host: Host, rotated: Rotated) -> 
         )
         until(lambda: rotated.log.stat().st_size > 100_000, "there is load")
         rotated.rotate()
+        until(lambda: rotated.log.stat().st_size > 10_000, "it goes on")
+        load.send_signal(signal.SIGINT)
         assert load.wait(PATIENCE) == 0
     lines = rotated.old.read_text().splitlines() + rotated.log.read_text().splitlines()
     whole = re.compile(r"[+-] (joe|nobody)@example\.org \w+ [a-z-]+ \S+ \d+us")

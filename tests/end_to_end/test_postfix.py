@@ -28,8 +28,14 @@ REPLIES = {
 }
 """How the reply to RCPT begins, by protocol and outcome."""
 
-PROTOCOLS = {"socketmap": "socketmap", "proxied": "socketmap", "chroot": "socketmap", "policy": "policy"}
-"""The four ways to ask."""
+PROTOCOLS = {
+    "socketmap": "socketmap",
+    "proxied": "socketmap",
+    "chroot": "socketmap",
+    "policy": "policy",
+    "policy-chroot": "policy",
+}
+"""The ways to ask."""
 
 
 class Front(NamedTuple):
@@ -52,17 +58,25 @@ def front() -> Iterator[Front]:
         )  # Debian's smtpd runs in a chroot, and sees only what is below the queue directory
         inside.mkdir()
         (inside / "rcpt").hardlink_to(gate.gateway.directory / "socketmap")
+        (inside / "policy").hardlink_to(gate.gateway.directory / "policy")
         with postfix.serving(
             socketmap={"relay_recipient_maps": table},
             proxied={"relay_recipient_maps": f"proxy:{table}", "chroot": "y"},
             chroot={"relay_recipient_maps": "socketmap:unix:cvm/rcpt:rcpt", "chroot": "y"},
             policy={"smtpd_recipient_restrictions": policy(gate.gateway.directory / "policy")},
             outside={"relay_recipient_maps": table, "chroot": "y"},
+            **{
+                "policy-chroot": {"smtpd_recipient_restrictions": policy("cvm/policy"), "chroot": "y"},
+                "policy-outside": {
+                    "smtpd_recipient_restrictions": policy(gate.gateway.directory / "policy"),
+                    "chroot": "y",
+                },
+            },
         ) as ports:
             yield Front(gate, postfix, ports, table)
 
 
-def policy(socket: Path) -> str:
+def policy(socket: Path | str) -> str:
     """Restrictions that ask the policy service."""
     return f"reject_unauth_destination, check_policy_service unix:{socket}"
 
@@ -108,6 +122,7 @@ def test_other_domains_are_refused_as_before(front: Front) -> None:
 def test_a_socket_that_the_chroot_hides_is_a_temporary_failure(front: Front) -> None:
     front.asked.start()
     assert rcpt(front.ports["outside"], b"joe@example.org").startswith(b"451 4.3.0 ")
+    assert rcpt(front.ports["policy-outside"], b"joe@example.org").startswith(b"451 4.3.5 ")
 
 
 def test_the_null_sender_may_write(front: Front) -> None:

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -142,7 +142,7 @@ def alive(pid: int) -> bool:
 
 
 def sv(command: str, service: Service) -> str:
-    done = run("sv", "-w", "15", command, service.directory)
+    done = run("sv", "-w", "60", command, service.directory)
     assert done.returncode == 0, done
     return done.stdout.decode()
 
@@ -282,8 +282,11 @@ def test_runit_what_has_begun_at_the_end_is_answered_and_logged_before_stopping(
 
 def holds_a_client(worker: int) -> bool:
     """Whether a worker has a connection beside the socket that it listens on."""
-    descriptors = Path(f"/proc/{worker}/fd")
-    return sum(os.readlink(fd).startswith("socket:") for fd in descriptors.iterdir()) > 1
+    sockets = 0
+    for fd in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has been closed meanwhile
+            sockets += os.readlink(fd).startswith("socket:")
+    return sockets > 1
 
 
 def has_started(service: Service, times: int) -> bool:
@@ -340,12 +343,6 @@ def test_runit_without_capabilities_with_the_change_that_the_file_describes(serv
 # -- the example of an SMTP service ---------------------------------------------------------------
 
 
-def free_tcp_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def smtp_session(port: int) -> Iterator[Callable[[str], str]]:
     """A session with the server on this port: a command there, the last line of its reply back."""
@@ -376,7 +373,7 @@ def smtp_session(port: int) -> Iterator[Callable[[str], str]]:
 @pytest.mark.peer("mailfront", "tcpsvd")
 def test_the_example_smtp_service_asks_it_about_each_recipient(services: Services) -> None:
     services.host.control("rcpthosts", "example.org\nbackup.example\n")
-    port = free_tcp_port()
+    port = free_port()
     service = services.add_cvm_rcptto("runit/cvm-rcptto", secret="open sesame")
     smtpd = services.add(
         "runit/mailfront-smtpd", ADDRESS="127.0.0.1", PORT=str(port), RUN_AS="nobody", QMAILHOME=str(services.host.root)
@@ -440,7 +437,7 @@ def test_s6_down_up_and_kill(services: Services) -> None:
     service = services.add_cvm_rcptto("s6/cvm-rcptto")
     with s6_svscan(services):
         until(lambda: service.answers() == 0, "the service answers")
-        s6_svc(service, "-d", "-wD", "-T", "15000")
+        s6_svc(service, "-d", "-wD", "-T", "60000")
         assert service.answers() is None
         assert not service.path.exists()
         s6_svc(service, "-u")

@@ -511,8 +511,7 @@ def test_a_chain_of_both_says_what_the_plugin_says(name: str) -> None:
             for case, chained in zip(system["cases"], together, strict=True):
                 alone = plugin.ask(*recipient(case))
                 assert (chained.code, outcome(chained)) == (alone.code, outcome(alone)), case
-            log = first.log.read_text()
-    assert " lookaside " in log
+            assert first.logged(" lookaside ")
 
 
 def chain(first: Server, second: Server, case: Mapping[str, Any]) -> packets.Response:

@@ -22,7 +22,6 @@ from end_to_end.test_supervision import (
     Service,
     Services,
     children,
-    free_tcp_port,
     permitted_calls,
     runit_pid,
     runsvdir,
@@ -33,7 +32,7 @@ from end_to_end.test_supervision import (
 )
 from end_to_end.test_vpopmail import RIGHT, SECRET, VPOPMAIL, WRONG, coded, mixed_host
 from hosts import Host, assign_records, cdb_bytes, temporary_directory
-from serving import PATIENCE, accepting, until
+from serving import PATIENCE, accepting, free_port, until
 from vcorpus import CVM_VPOPMAIL
 from vhosts import VHost
 
@@ -170,7 +169,7 @@ def test_s6_checks_passwords_as_vpopmails_own_user(world: World) -> None:
 @pytest.mark.peer("mailfront", "tcpsvd")
 @pytest.mark.usefixtures("nobody_may_run_it")
 def test_the_example_smtp_service_logs_users_in_and_asks_about_recipients(world: World) -> None:
-    port = free_tcp_port()
+    port = free_port()
     rcptto = world.add("runit/cvm-rcptto", secret=SECRET, RUN_AS="nobody")
     vpopmail = world.add("runit/cvm-vpopmail", **CLIENTS)
     smtpd = world.services.add(

@@ -153,12 +153,14 @@ def test_who_sends_no_request_in_time_is_closed() -> None:
     with (
         temporary_directory() as directory,
         module(f"cvm-local:{directory}/m") as asked,
-        gateway(asked.address, CVM_GATEWAY_IDLE="200") as running,
+        gateway(asked.address, CVM_GATEWAY_IDLE="1000") as running,
+        ExitStack() as stack,
     ):
-        for protocol in STREAMS:
-            with running.connect(protocol) as client:
-                client.sendall(REQUESTS[protocol](QUESTION)[:5])
-                assert client.recv(100) == b""
+        clients = {protocol: stack.enter_context(running.connect(protocol)) for protocol in STREAMS}
+        for protocol, client in clients.items():
+            client.sendall(REQUESTS[protocol](QUESTION)[:5])
+        for client in clients.values():
+            assert client.recv(100) == b""
 
 
 FLOODS = {

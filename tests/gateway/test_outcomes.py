@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,11 +100,7 @@ def outcomes(running: Gateway) -> dict[str, str]:
 @pytest.mark.parametrize("scheme", ["cvm-local", "cvm-udp"])
 def test_a_module_that_is_stopped_or_hangs_is_temporary_and_asked_again(scheme: str) -> None:
     with temporary_directory() as directory:
-        address = (
-            f"cvm-local:{directory}/module"
-            if scheme == "cvm-local"
-            else f"cvm-udp:127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
-        )
+        address = f"cvm-local:{directory}/module" if scheme == "cvm-local" else f"cvm-udp:127.0.0.1:{free_port()}"
         with gateway(address, CVM_GATEWAY_TIMEOUT="1000") as running:
             assert outcomes(running) == NOBODY_KNOWS, "nobody has ever listened there"
             for reply in OUTCOMES.values():
@@ -123,7 +118,7 @@ def test_a_module_that_is_stopped_or_hangs_is_temporary_and_asked_again(scheme: 
 
 
 def test_a_datagram_that_gets_lost_is_sent_again() -> None:
-    address = f"cvm-udp:127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    address = f"cvm-udp:127.0.0.1:{free_port()}"
     with module(address) as asked, gateway(address, CVM_GATEWAY_TIMEOUT="10000") as running:
         asked.says = lambda _: accepted() if len(asked.asked) > 2 else None
         assert running.outcome()["outcome"] == "accepted"

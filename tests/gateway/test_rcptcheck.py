@@ -690,6 +690,11 @@ def test_a_next_program_that_cannot_run_is_a_temporary_failure(
         assert temporary(server, server.call(program, ADDRESS, **setting))
 
 
+def test_a_module_that_is_not_there_is_named_with_the_error(program: Path) -> None:
+    done = MAIL_SERVERS[0].call(program, ADDRESS, CVM_LOOKUP="cvm-local:/nonexistent/socket")
+    assert done.log == b"cvm-rcptcheck: /nonexistent/socket: No such file or directory\n"
+
+
 # -- beside the daemon, and what the files hold -----------------------------------------------------------------------
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -283,7 +282,7 @@ def test_a_changed_file_counts_and_a_mistake_in_it_does_not(net: Net) -> None:
 @pytest.mark.parametrize("scheme", ["cvm-local", "cvm-udp"])
 def test_a_question_ends_in_its_time_although_its_module_is_in_the_routes_no_more(scheme: str) -> None:
     with temporary_directory() as directory:
-        place = str(directory / "m") if scheme == "cvm-local" else f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+        place = str(directory / "m") if scheme == "cvm-local" else f"127.0.0.1:{free_port()}"
         routes = directory / "routes"
         with module(f"{scheme}:{place}") as hanging:
             hanging.say(None)

@@ -467,13 +467,12 @@ def _shadow_process(server: Server) -> int:
     }
     for pid in server.workers():
         held = set()
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                held.add(os.readlink(fd).removeprefix("socket:[").removesuffix("]"))
-            except FileNotFoundError:
-                continue
-        if held and os.getpgid(pid) == pid and not doors & held:
-            return pid
+        with suppress(FileNotFoundError, ProcessLookupError):  # one that is told to stop ends meanwhile
+            for fd in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    held.add(os.readlink(fd).removeprefix("socket:[").removesuffix("]"))
+            if held and os.getpgid(pid) == pid and not doors & held:
+                return pid
     return 0
 
 

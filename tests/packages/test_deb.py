@@ -10,12 +10,16 @@ from contextlib import contextmanager
 
 import pytest
 from debs import Packages
-from machines import Machine, machine
+from machines import TOP, Machine, machine
 from serving import until
 
 from cvm_qmail.protocols.cvm import client
 
-pytestmark = [pytest.mark.root, pytest.mark.peer("dpkg-buildpackage", "dh", "mmdebstrap", "nsenter", "unshare")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.peer("dpkg-buildpackage", "dh", "mmdebstrap", "nsenter", "unshare"),
+    pytest.mark.skipif(not (TOP / ".venv").exists(), reason="PEER MISSING: .venv, which scripts/test makes"),
+]
 
 UNITS = [f"cvm-{name}.{kind}" for name in ("gateway", "rcptto", "vpopmail") for kind in ("service", "socket")]
 MODULE = "cvm-local:/run/cvm-rcptto/socket"
@@ -145,6 +149,8 @@ def test_installed_removed_and_purged_it_leaves_nothing_but_its_account(plain: M
     assert plain.sh("getent passwd cvm").stdout.endswith(":/usr/sbin/nologin\n")
     assert not plain.sh("grep -l cvm /proc/[0-9]*/comm", check=False).stdout
 
+    setup_writes_nothing_on_a_host_without_qmail(plain)
+
     # Installing again keeps the secret; removing keeps settings; purging keeps nothing.
     secret = plain.text(SECRET)
     packages.put_into(plain)
@@ -159,8 +165,7 @@ def test_installed_removed_and_purged_it_leaves_nothing_but_its_account(plain: M
     assert plain.run("dpkg", "-V", "cvm").stdout == of_cvm
 
 
-def test_on_a_host_without_qmail_setup_writes_nothing(plain: Machine, packages: Packages) -> None:
-    packages.put_into(plain)
+def setup_writes_nothing_on_a_host_without_qmail(plain: Machine) -> None:
     before = files(plain)
     done = plain.run("cvmctl", "setup", "--apply", "--supervisor", "runit", check=False)
     assert (done.returncode, "found no qmail" in done.stderr) == (100, True)
@@ -206,23 +211,10 @@ def test_setup_upgrade_under_load_and_undo_with_runit(plain: Machine, packages: 
 # -- with systemd -------------------------------------------------------------------------------------
 
 
-def test_systemd_runs_nothing_before_it_is_enabled(systemd: Machine, packages: Packages) -> None:
-    with_qmail(systemd)
-    packages.put_into(systemd)
-    for unit in UNITS:
-        assert systemd.run("systemctl", "is-enabled", unit, check=False).stdout.strip() in ("disabled", "indirect")
-        assert systemd.run("systemctl", "is-active", unit, check=False).stdout.strip() == "inactive"
-    done = systemd.run(
-        "systemd-analyze", "verify", "--man=no", "cvm-rcptto.service", "cvm-gateway.service", "cvm-rcptto.socket"
-    )
-    assert done.stdout + done.stderr == ""
-    for unit in ("cvm-rcptto", "cvm-gateway", "cvm-vpopmail"):
-        systemd.run("systemd-analyze", "security", "--no-pager", "--threshold=20", f"{unit}.service")
-
-
 def test_upgrade_under_load_and_removal_with_systemd(systemd: Machine, packages: Packages, earlier: Packages) -> None:
     with_qmail(systemd)
     earlier.put_into(systemd)
+    nothing_runs_before_it_is_enabled(systemd)
     systemd.put("/etc/cvm-qmail/env/CVM_WORKERS", "3\n")
     said = systemd.run("cvmctl", "setup", "--apply").stdout
     start, question, log = (line.strip() for line in said.partition("\nnext\n")[2].splitlines()[:3])
@@ -256,6 +248,18 @@ def test_upgrade_under_load_and_removal_with_systemd(systemd: Machine, packages:
     ).stdout
     assert [path for path in left.splitlines() if "rcptto" in path or "gateway" in path] == []
     assert not systemd.exists("/etc/cvm-qmail")
+
+
+def nothing_runs_before_it_is_enabled(systemd: Machine) -> None:
+    for unit in UNITS:
+        assert systemd.run("systemctl", "is-enabled", unit, check=False).stdout.strip() in ("disabled", "indirect")
+        assert systemd.run("systemctl", "is-active", unit, check=False).stdout.strip() == "inactive"
+    done = systemd.run(
+        "systemd-analyze", "verify", "--man=no", "cvm-rcptto.service", "cvm-gateway.service", "cvm-rcptto.socket"
+    )
+    assert done.stdout + done.stderr == ""
+    for unit in ("cvm-rcptto", "cvm-gateway", "cvm-vpopmail"):
+        systemd.run("systemd-analyze", "security", "--no-pager", "--threshold=20", f"{unit}.service")
 
 
 def gateway_answers(systemd: Machine) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,30 +19,6 @@ pytestmark = [
     pytest.mark.peer("dpkg-buildpackage", "dh"),
     pytest.mark.skipif(not (TOP / ".venv").exists(), reason="PEER MISSING: .venv, which scripts/test makes"),
 ]
-
-LONG_AGO = "1750000000"
-"""For SOURCE_DATE_EPOCH."""
-
-
-@pytest.fixture(scope="module")
-def tree() -> Iterator[Path]:
-    """A copy of this tree in which scripts/release has run."""
-    with temporary_directory() as directory:
-        copy = directory / "tree"
-        # need_development: where this tree's .venv is not up to date, the copy would install itself into it
-        script = 'cd "$1" && . scripts/setup.sh && need_development && copy_sources "$2"'
-        subprocess.run(["sh", "-c", script, "sh", TOP, copy], check=True)
-        (copy / ".venv").symlink_to(TOP / ".venv")
-        done = subprocess.run(
-            [copy / "scripts/release", cvm_qmail.__version__],
-            env={**os.environ, "SOURCE_DATE_EPOCH": LONG_AGO},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=400,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        yield copy
 
 
 def run(*command: str | Path, **environment: str) -> str:
@@ -59,21 +34,21 @@ def run(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_it_has_built_everything_twice_with_the_same_bytes(tree: Path) -> None:
+def test_it_has_built_everything_twice_with_the_same_bytes(release: Path) -> None:
     version = cvm_qmail.__version__
     names = [f"cvm-qmail_{version}_all.deb", f"cvmctl_{version}_all.deb"]
     names += [f"cvm_qmail-{version}-py3-none-any.whl", f"cvm_qmail-{version}.tar.gz"]
-    assert sorted(path.name for path in (tree / "dist").iterdir()) == sorted([*names, "SHA256SUMS"])
-    sums = (tree / "dist/SHA256SUMS").read_text()
+    assert sorted(path.name for path in (release / "dist").iterdir()) == sorted([*names, "SHA256SUMS"])
+    sums = (release / "dist/SHA256SUMS").read_text()
     for name in names:
-        assert f"{hashlib.sha256((tree / 'dist' / name).read_bytes()).hexdigest()}  {name}\n" in sums
-    assert "(2025-06-15)" in (tree / "CHANGELOG.md").read_text()
-    assert "Sun, 15 Jun 2025 15:06:40 +0000" in (tree / "debian/changelog").read_text()
+        assert f"{hashlib.sha256((release / 'dist' / name).read_bytes()).hexdigest()}  {name}\n" in sums
+    assert "(2025-06-15)" in (release / "CHANGELOG.md").read_text()
+    assert "Sun, 15 Jun 2025 15:06:40 +0000" in (release / "debian/changelog").read_text()
 
 
 @pytest.mark.peer("pipx")
-def test_pipx_installs_the_wheel(tree: Path) -> None:
-    (wheel,) = (tree / "dist").glob("*.whl")
+def test_pipx_installs_the_wheel(release: Path) -> None:
+    (wheel,) = (release / "dist").glob("*.whl")
     with temporary_directory() as home:
         places = {"PIPX_HOME": str(home / "pipx"), "PIPX_BIN_DIR": str(home / "bin")}
         run("pipx", "install", f"cvm-qmail[tool] @ file://{wheel}", **places)
@@ -81,8 +56,8 @@ def test_pipx_installs_the_wheel(tree: Path) -> None:
         works(home / "bin")
 
 
-def test_the_lines_of_the_readme_make_an_environment(tree: Path) -> None:
-    (wheel,) = (tree / "dist").glob("*.whl")
+def test_the_lines_of_the_readme_make_an_environment(release: Path) -> None:
+    (wheel,) = (release / "dist").glob("*.whl")
     section = (TOP / "README.md").read_text().partition("\n## Install\n")[2]
     block = section.partition("```sh\n")[2].partition("```")[0]
     with temporary_directory() as directory:

@@ -52,7 +52,7 @@ def code(answer: bytes) -> int | None:
 
 
 def workers(server: Server, count: int) -> list[int]:
-    """The workers, when there are as many (and the child that gives advice at start is gone)."""
+    """The workers, when there are as many."""
     return until(lambda: (found := server.workers()) and len(found) == count and found, f"{count} workers")
 
 
@@ -261,7 +261,15 @@ def test_a_passed_socket_of_the_wrong_kind_is_refused(host: Host) -> None:
         wrapper = (sys.executable, "-c", PASSES_A_SOCKET, "stream", directory / "s")
         with serving(host, wrapper=wrapper, scheme="cvm-udp", wait=False) as server:
             assert server.process.wait(PATIENCE) == 100
-            assert "LISTEN_FDS" in server.errors.read_text()
+            assert "LISTEN_FDS: found a socket of type SOCK_STREAM, expected SOCK_DGRAM" in server.errors.read_text()
+
+
+@pytest.mark.parametrize("what", ["3>&-", "3</dev/null"], ids=["closed", "a device"])
+def test_what_is_passed_and_is_no_socket_is_named(host: Host, what: str) -> None:
+    wrapper = ("sh", "-c", f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" {what}', "sh")
+    with serving(host, wrapper=wrapper, wait=False) as server:
+        assert server.process.wait(PATIENCE) == 100
+        assert "cvm-qmail: LISTEN_FDS: descriptor 3: " in server.errors.read_text()
 
 
 def test_a_socket_that_was_passed_to_another_process_is_not_taken(host: Host) -> None:
@@ -479,7 +487,7 @@ def test_over_udp_the_supervisor_answers_for_a_lookup_that_hangs(trap: Host, add
     with log.open("wb") as out:
         process = subprocess.Popen(
             [CVM_QMAIL, module],
-            env=environment(trap, {"PYTHONPATH": PLUGINS, "CVM_LOOKUP_TIMEOUT": "500"}),
+            env=environment(trap, {"PYTHONPATH": PLUGINS, "CVM_LOOKUP_TIMEOUT": "1000"}),
             stdout=out,
             stderr=subprocess.DEVNULL,
         )
@@ -519,7 +527,7 @@ def test_when_all_workers_hang_spare_ones_serve(trap: Host) -> None:
 
 
 def test_when_everything_hangs_all_are_answered_at_the_deadline(trap: Host) -> None:
-    with trapped(trap, CVM_LOOKUP_TIMEOUT="700", CVM_WORKERS="1") as server:
+    with trapped(trap, CVM_LOOKUP_TIMEOUT="1000", CVM_WORKERS="1") as server:
         hanging = [pending(server, "joe-hang") for _ in range(12)]
         assert {code(rest(connection)) for connection in hanging} == {None, 4}
         assert server.ask("ann-x").code == 0
@@ -527,15 +535,15 @@ def test_when_everything_hangs_all_are_answered_at_the_deadline(trap: Host) -> N
 
 
 def test_the_home_that_hung_is_in_quarantine_and_others_are_not(trap: Host) -> None:
-    with trapped(trap, CVM_LOOKUP_TIMEOUT="300") as server:
+    with trapped(trap, CVM_LOOKUP_TIMEOUT="1000") as server:
         assert server.send(request("joe-hang")) == b""
-        killed = server.log.read_text().count("killed")
+        server.logged("killed")
         for name in ("joe-hang", "joe", "joe-foo", "joe-nothing"):
             assert server.ask(name).code == 4
         assert " hang-backoff " in server.logged("? joe-foo@example.org")
         assert {server.ask(name).code for name in ("ann", "ann-x", "postmaster")} == {0}
         assert server.ask("joe", "elsewhere.example").code == 100
-        assert server.log.read_text().count("killed") == killed
+        assert server.log.read_text().count("killed") == 1
 
 
 def test_a_fifo_as_qmail_file_hangs_nobody(host: Host) -> None:

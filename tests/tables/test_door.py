@@ -141,7 +141,7 @@ DOORS: dict[str, Callable[[Tables, bytes], object]] = {
     "cdb": Tables.cdb,
     "enters": Tables.enters,
     "writable": Tables.writable,
-    "dangles": Tables.dangles,
+    "is_link": Tables.is_link,
     "exact": lambda tables, _: tables.exact(JOE),
     "mark": Tables.mark,
 }

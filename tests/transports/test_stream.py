@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 from hosts import Host, plain_host, temporary_directory
@@ -157,13 +158,17 @@ def test_a_client_alone_does_not_wake_every_worker_in_turn() -> None:
         first = working(listener, lambda _: b"first")
         second = working(listener, lambda _: b"second", needed=lambda: False)
         try:
-            answers = []
-            for _ in range(1000):
-                connection = socket.socket(socket.AF_UNIX)
-                connection.connect(str(directory / "s"))
-                answers.append(finish(connection, b"x"))
-            assert set(answers) <= {b"first", b"second"}
-            assert answers.count(b"second") < len(answers) / 3
+            shares = []
+            for _ in range(5):
+                answers = []
+                for _ in range(300):
+                    connection = socket.socket(socket.AF_UNIX)
+                    connection.connect(str(directory / "s"))
+                    answers.append(finish(connection, b"x"))
+                assert set(answers) <= {b"first", b"second"}
+                shares.append(answers.count(b"second") / len(answers))
+            # An eighth where nothing else runs, a half if it did not yield; where much runs, one round may be odd.
+            assert median(shares) < 0.4
         finally:
             for pid in (first, second):
                 os.kill(pid, signal.SIGKILL)

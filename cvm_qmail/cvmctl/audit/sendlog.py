@@ -26,7 +26,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from cvm_qmail.cvmctl.audit.bounces import bounce_of
-from cvm_qmail.cvmctl.audit.logfiles import Line
+from cvm_qmail.cvmctl.host.timestamps import Line
 from cvm_qmail.reasons import Rejection
 
 SHOWN = 5

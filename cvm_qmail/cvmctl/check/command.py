@@ -18,15 +18,15 @@ from itertools import chain
 import click
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.cvmctl.audit.logfiles import DAMAGE, Source, plain_size
 from cvm_qmail.cvmctl.check import mailbox
 from cvm_qmail.cvmctl.host import files
 from cvm_qmail.cvmctl.host.pool import Pool, Result, Service, look_up_one
 from cvm_qmail.cvmctl.host.rewriting import original_address
+from cvm_qmail.cvmctl.host.sources import Source, plain_size, readable
 from cvm_qmail.cvmctl.host.verdicts import FAILED, ORDER, WORDS
 from cvm_qmail.cvmctl.ui import output
 from cvm_qmail.cvmctl.ui.arguments import module_named
-from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, Failure, text
+from cvm_qmail.cvmctl.ui.output import SOME, TEMPORARY, text
 from cvm_qmail.cvmctl.ui.progress import progress
 from cvm_qmail.escape import escape_text
 from cvm_qmail.pipeline import make_lookup
@@ -104,7 +104,7 @@ def check(
     found = Tally(shown)
     bar = form is None or not sys.stdout.isatty()
     with Source(os.fsencode(file)).open() as opened, progress("looking up", plain_size(opened), wanted=bar) as step:
-        lines = _readable(mailbox.lines_of(opened, step), file)
+        lines = readable(mailbox.lines_of(opened, step), file)
         source = _addresses(lines, mbox, headers, _undelivered(tables))
         with Pool(settings, service(factory), workers) as pool:
             _PRINT[form](found.count(answer) for answer in answers(source, pool))
@@ -151,14 +151,6 @@ def _undelivered(tables: Tables) -> Callable[[bytes], bytes]:
         return address if way is None else way.address
 
     return back
-
-
-def _readable(lines: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """The lines of a file.  Raises `Failure`, with the file's name, where it cannot be read on."""
-    try:
-        yield from lines
-    except (OSError, *DAMAGE) as damage:
-        raise Failure(f"{name}: {getattr(damage, 'strerror', None) or damage}", TEMPORARY) from None
 
 
 def _addresses(

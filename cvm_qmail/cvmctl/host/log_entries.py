@@ -47,8 +47,8 @@ class Entry(NamedTuple):
 def parse(line: str) -> Entry | None:
     """The request in a line; None if the line is not about a request."""
     brace = line.find("{")
-    if brace >= 0 and '"result"' in line:
-        return _of_json(line[brace:])
+    if brace >= 0 and (entry := _of_json(line[brace:])):
+        return entry  # else the brace is in an address of the other format
     found = _LINE.match(line)
     if found is None:
         return None

@@ -6,17 +6,17 @@ Exit status: 0; 111 a file cannot be read.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, date, datetime, timedelta
-from typing import BinaryIO
+from typing import IO
 
 import click
 
-from cvm_qmail.cvmctl.audit.logfiles import time_of
 from cvm_qmail.cvmctl.host.log_entries import LIMIT, Entry, parse
+from cvm_qmail.cvmctl.host.sources import Source, readable
+from cvm_qmail.cvmctl.host.timestamps import time_of
 from cvm_qmail.cvmctl.host.verdicts import OUTCOME_STYLES
 from cvm_qmail.cvmctl.log.summary import Summary, as_html, as_text
 from cvm_qmail.cvmctl.ui.output import log_line
@@ -40,7 +40,7 @@ def _day(_: click.Context, parameter: click.Parameter, value: str | None) -> dat
 
 
 @click.command()
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("-f", "--follow", is_flag=True, help="Follow the last file as it grows or is replaced.")
 @click.option("--outcome", type=click.Choice(list(OUTCOME_STYLES)), help="Only this outcome.")
 @click.option("--reason", help="Only this reason word.")
@@ -63,8 +63,8 @@ def log(
 ) -> None:
     """Show lines of a server's log, from FILES or standard input, in either format of CVM_LOG.
 
-    A day begins and ends by the clock of the time stamps, which svlogd, multilog and s6-log write in UTC.  The exit
-    status is 111 if a file cannot be read.
+    Compressed files are read too.  A day begins and ends by the clock of the time stamps, which svlogd, multilog
+    and s6-log write in UTC.  The exit status is 111 if a file cannot be read.
 
     \b
       cvmctl log -f /var/log/cvm-rcptto/current --outcome "temporary failure"
@@ -83,7 +83,7 @@ def log(
     def wanted(entry: Entry) -> bool:
         return all(wish is None or wish == of(entry) for wish, of in wishes)
 
-    lines = (line for line in _lines(files, follow=follow) if day is None or is_of(line, day))
+    lines = (line for line in _lines(files or ("-",), follow=follow) if day is None or is_of(line, day))
     if summary or digest:
         found = Summary(entry for line in lines if (entry := parse(line)) is not None and wanted(entry))
         for text in (as_html if digest == "html" else as_text)(found):
@@ -111,18 +111,17 @@ def _show(lines: Iterable[str], wanted: Wanted, *, everything: bool) -> None:
 
 
 def _lines(files: tuple[str, ...], *, follow: bool) -> Iterator[str]:
-    if not files:
-        yield from map(_text, _of(sys.stdin.buffer))
-    for at, name in enumerate(files):
-        yield from map(_text, _followed(name) if follow and at == len(files) - 1 else _whole(name))
+    for at, name in enumerate(files, 1):
+        is_followed = follow and at == len(files) and name != "-"
+        yield from map(_text, _followed(name) if is_followed else _whole(name))
 
 
 def _whole(name: str) -> Iterator[bytes]:
-    with open(name, "rb") as file:
-        yield from _of(file)
+    with Source(os.fsencode(name)).open() as file:
+        yield from readable(_of(file), name)
 
 
-def _of(file: BinaryIO) -> Iterator[bytes]:
+def _of(file: IO[bytes]) -> Iterator[bytes]:
     """The lines from here to the end, in parts of at most `LIMIT` bytes."""
     while data := file.readline(LIMIT):
         yield data
@@ -149,7 +148,7 @@ def _followed(name: str) -> Iterator[bytes]:
                 file.seek(0)  # copied and truncated
 
 
-def _finished(file: BinaryIO) -> Iterator[bytes]:
+def _finished(file: IO[bytes]) -> Iterator[bytes]:
     """The lines that are written to their end; the start of another one is read again later."""
     for data in _of(file):
         if not data.endswith(b"\n") and len(data) < LIMIT:

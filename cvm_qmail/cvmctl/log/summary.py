@@ -48,7 +48,10 @@ class Summary:
 
     def sections(self) -> Iterator[Section]:
         """A title each, with rows of a number and what it counts."""
-        yield counted(self.total, "request"), [(str(count), outcome) for outcome, count in self.outcomes.most_common()]
+        yield (
+            counted(self.total, "request"),
+            [(f"{count:,}", outcome) for outcome, count in self.outcomes.most_common()],
+        )
         if not self.total:
             return
         times = ", ".join(f"{share:.0%} within {self._within(share)} us" for share in SHARES)
@@ -56,15 +59,15 @@ class Summary:
         yield (
             "Reasons",
             [
-                (str(count), f"{outcome}: {reason}{_meaning(reason, outcome)}")
+                (f"{count:,}", f"{outcome}: {reason}{_meaning(reason, outcome)}")
                 for (outcome, reason), count in self._reasons.most_common(TOP)
             ],
         )
-        yield "Domains of rejected addresses", [(str(count), name) for name, count in self._domains.most_common(TOP)]
+        yield "Domains of rejected addresses", [(f"{count:,}", name) for name, count in self._domains.most_common(TOP)]
         yield (
             "Temporary failures: mail waits for these",
             [
-                (str(count), f"{reason} {where}{_advice(reason)}")
+                (f"{count:,}", f"{reason} {where}{_advice(reason)}")
                 for (reason, where), count in self._waiting.most_common(TOP)
             ],
         )

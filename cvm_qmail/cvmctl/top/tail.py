@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from cvm_qmail.cvmctl.host.log_entries import parse
+from cvm_qmail.cvmctl.host.log_entries import LIMIT, parse
 
 BEGIN = 1 << 16
 """Bytes at the end of the log that are read at first."""
@@ -40,7 +40,8 @@ class Tail:
         except OSError:
             return  # it is being replaced
         self._at += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-LIMIT:]
         for line in lines:
             entry = parse(line.decode("utf-8", "surrogateescape"))
             if entry is not None and entry.outcome == "rejected":

@@ -261,7 +261,7 @@ def _plainly(table: str, name: str, value: object) -> str:
     if table == "writable":
         missing = "is not there" if value is None else "cannot be written to"
         return f"{name} {'can be written to' if value else missing}"
-    if table == "dangles":
+    if table == "is_link":
         return f"{name} is {'a' if value else 'no'} symbolic link"
     if isinstance(value, Status):
         return f"{name}: mode {value.mode & 0o7777:04o}, uid {value.uid}"

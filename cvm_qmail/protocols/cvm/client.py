@@ -36,7 +36,7 @@ UDP_TRIES = (1.0, 2.0, 4.0)
 
 
 class NoAnswer(Exception):
-    """No usable answer came."""
+    """No usable answer came; the message names the module and says why."""
 
 
 class Module(NamedTuple):
@@ -50,7 +50,7 @@ class Module(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Module:
-        """Raises ValueError."""
+        """The module that `text` names.  Raises ValueError."""
         scheme, colon, address = text.partition(":")
         if not colon or scheme not in _TRANSFERS:
             scheme, address = "cvm-command", text

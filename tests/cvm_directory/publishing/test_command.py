@@ -364,7 +364,7 @@ def test_a_database_that_does_not_answer_is_a_temporary_failure(directory: Direc
     env = {**directory.environment("publisher"), **host.environment}
     said = subprocess.run([CVMCTL, "publish"], env=env, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert said.returncode == 111
-    assert "database-error" in said.stderr
+    assert "database-down" in said.stderr
     assert said.stderr.count("\n") == 1
 
 

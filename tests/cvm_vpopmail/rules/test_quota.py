@@ -61,7 +61,7 @@ class Tree:
     def writable(self, path: bytes, /) -> bool:
         return path in self._directories
 
-    def dangles(self, _: bytes, /) -> bool:
+    def is_link(self, _: bytes, /) -> bool:
         return False
 
 
@@ -96,7 +96,7 @@ class Disk:
     def writable(self, path: bytes, /) -> bool:
         return os.access(path, os.W_OK)
 
-    def dangles(self, path: bytes, /) -> bool:
+    def is_link(self, path: bytes, /) -> bool:
         return os.path.islink(path)
 
 

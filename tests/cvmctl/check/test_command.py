@@ -149,7 +149,7 @@ def test_a_mailbox_is_known_by_itself_and_delivered_to_taken_back(host: Host, tm
 def test_a_lookup_that_hangs_does_not_hang_the_command(host: Host) -> None:
     host.file("home/joe/.qmail-foo", "|hang\n", uid=5001, gid=5001)
     addresses = b"joe@example.org\n" * 50 + b"joe-foo@example.org\n" + b"ann-x@example.org\n" * 50
-    done = run(host, addresses, CVM_LOOKUP_TIMEOUT="300")
+    done = run(host, addresses, CVM_LOOKUP_TIMEOUT="1000")
     verdicts = Counter(tuple(line.split(",")[:3]) for line in done.stdout.splitlines()[1:])
     assert verdicts["joe-foo@example.org", "temporary failure", "deadline"] == 1
     assert verdicts["joe@example.org", "accepted", "mailbox"] == 50

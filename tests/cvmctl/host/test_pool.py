@@ -16,7 +16,7 @@ from cvm_qmail.process import shared_memory
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import HangGuard
 
-HURRIED = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "200"})
+HURRIED = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": "600"})
 PATIENT = Settings.from_environment({"CVM_LOOKUP_TIMEOUT": AN_HOUR})
 
 

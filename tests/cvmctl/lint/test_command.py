@@ -82,10 +82,10 @@ def test_a_home_that_hangs_is_a_temporary_failure_and_the_rest_goes_on(sound: Ho
     sound.file("home/joe/.qmail-stuck", "|hang\n", uid=5001)
     sound.file("home/ann/.qmail-on", "&joe-stuck@example.org\n", uid=5002)
     sound.file("home/ann/.qmail-W", uid=5002)
-    done = lint(sound, PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="200")
+    done = lint(sound, PYTHONPATH=PLUGINS, CVM_LOOKUP_TIMEOUT="500")
     assert done.returncode == 111
     assert (
-        f"could not be determined: hang-backoff {sound.root}/home/joe gave no answer within 0.2 seconds\n"
+        f"could not be determined: hang-backoff {sound.root}/home/joe gave no answer within 0.5 seconds\n"
         in done.stderr
     )
     assert "  dotqmail-unreachable\n1 found\n" in done.stdout

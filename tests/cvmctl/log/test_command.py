@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -62,6 +63,11 @@ def test_other_programs_send_nothing_to_the_terminal(tmp_path: Path) -> None:
         assert any(r"\x1b[2j\xff" in line.lower() for line in log(str(tmp_path / "log"), *arguments))
 
 
+def test_an_address_that_looks_like_json_is_no_other_format() -> None:
+    entry = parse('- {"result"@example.org alias no-mailbox - 85us')
+    assert entry == Entry("rejected", '{"result"@example.org', "alias", "no-mailbox", "-", 85, "")
+
+
 @pytest.mark.parametrize(
     ("filters", "lines"),
     [
@@ -118,6 +124,16 @@ def test_a_summary_and_a_digest(file: Path) -> None:
     assert page.startswith("<!DOCTYPE html>")
     assert "<b>" not in page
     assert "home-sticky /home/ann" in page
+
+
+def test_compressed_files_are_read_and_damaged_ones_named(tmp_path: Path) -> None:
+    whole = gzip.compress(TEXT.encode())
+    (tmp_path / "log.1.gz").write_bytes(whole)
+    (tmp_path / "log.2.gz").write_bytes(whole[:-10])
+    assert log(str(tmp_path / "log.1.gz")) == TEXT.splitlines()
+    done = called("log", "--summary", str(tmp_path / "log.2.gz"), env=environment(None, {}))
+    assert (done.returncode, done.stdout) == (111, "")
+    assert done.stderr.startswith(f"cvmctl: {tmp_path}/log.2.gz: ")
 
 
 def test_of_nothing() -> None:
