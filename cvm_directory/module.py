@@ -6,6 +6,7 @@
     in doubt                        accepted: its host judges each address when it comes
     listed as what it is            rejected, out of scope, or a temporary failure
     not listed                      rejected
+    the database may be behind      what its primary says (CVM_DIRECTORY_PRIMARY), else a temporary failure
     the database gives no answer    a temporary failure
 
 Invariants: what decides comes from one state of the directory, and so does every rejection.  No file of a mailbox
@@ -14,6 +15,7 @@ host is needed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from cvm_directory import rules
@@ -23,7 +25,7 @@ from cvm_qmail.plugin import Answer, Facts, Module, Network, Recipient, Settings
 from cvm_vpopmail.notices import Notices, to_standard_error
 from cvm_vpopmail.tables import network
 from cvm_vpopmail.tables.databases import driver
-from cvm_vpopmail.tables.servers import Servers
+from cvm_vpopmail.tables.replicas import Replicas
 
 NOBODY = 65534
 """Uid and gid in the facts of an acceptance: the account is on another host."""
@@ -65,7 +67,7 @@ class PublishedAddresses:
         endings = frozenset({rules.USUAL_ENDING})
         while True:
             names = rules.local_names(local, endings)
-            rows = self._directory.rows(domains, names)
+            rows = self._directory.rows(domains, names, partial(_settles, domains, names, endings))
             if (others := rules.endings_of(rows)) <= endings:
                 return rules.find(rows, domains, names), rules.hacked(rows, domains[0])
             endings |= others  # the patterns of this domain end otherwise than usual
@@ -90,19 +92,24 @@ class PublishedAddresses:
         raise Unavailable("published-unknown", f"a temporary failure on {row.host}", where)
 
 
+def _settles(domains: Sequence[str], names: Sequence[str], endings: frozenset[str], rows: Sequence[rules.Row]) -> bool:
+    """Whether these rows need no second look: they accept, or others are asked for next."""
+    found = rules.find(rows, domains, names)
+    accepts = found is not None and found.verdict not in (rules.REJECTED, rules.OUT_OF_SCOPE)
+    return accepts or not rules.endings_of(rows) <= endings
+
+
 def published_addresses(
     tables: Tables, settings: Settings, own: DirectorySettings, allowed: Network
-) -> tuple[PublishedAddresses, Servers]:
+) -> tuple[PublishedAddresses, Replicas]:
     """The lookup, and the servers that it asks; nothing is connected yet.  Raises `BadSetting`.
 
     `allowed`: the sockets that this process may open.
     """
     options = own.options
     connect = driver(options.dialect, "CVM_DIRECTORY_DATABASE")
-    servers = Servers(tables, options, connect, settings.lookup_timeout, NOTICES, allowed=allowed)
-    if tables.lasting:
-        servers.expect()
-    return PublishedAddresses(Directory(servers.rows, options.dialect.name), own.max_age), servers
+    database = Replicas.of(tables, options, connect, settings.lookup_timeout, NOTICES, allowed=allowed)
+    return PublishedAddresses(Directory(database.rows, options.dialect.name), own.max_age), database
 
 
 def module(tables: Tables, settings: Settings) -> Module:

@@ -6,7 +6,7 @@ import os
 from typing import Any, NamedTuple
 
 from cvm_qmail.plugin import Settings
-from cvm_qmail.settings import Setting, choice, number, path, read
+from cvm_qmail.settings import Setting, choice, number, optional, path, read
 from cvm_vpopmail.dialects import DIALECTS
 from cvm_vpopmail.sqlconfig import Options, absolute, place
 
@@ -31,6 +31,19 @@ SETTINGS: dict[str, Setting[Any]] = {
         "that of the file",
         lambda text: tuple((text or "").split()),
         "servers to try in this order, separated by spaces: host, host:port, or the path of a socket",
+    ),
+    "primary": Setting(
+        "CVM_DIRECTORY_PRIMARY",
+        "unset",
+        optional,
+        "the server that the others follow: it is asked too before an address is rejected, and publications go there",
+    ),
+    "max_lag": Setting(
+        "CVM_DIRECTORY_MAX_LAG",
+        "0",
+        number(0, 0, _DAY),
+        "PostgreSQL: how far behind a replica that rejects an address may be; 0: not checked",
+        "seconds",
     ),
     "tls": Setting(
         "CVM_DIRECTORY_TLS",
@@ -69,12 +82,13 @@ class DirectorySettings(NamedTuple):
         """Raises `BadSetting`."""
         given = read(SETTINGS, settings.environment)
         dialect = DIALECTS[given["database"]]
+        named = given["primary"]
         options = Options(
             dialect=dialect,
             file=given["file"],
             servers=tuple(place(word, dialect, "CVM_DIRECTORY_SERVERS") for word in given["servers"]),
-            primary=(),
-            max_lag=0,
+            primary=(place(named, dialect, "CVM_DIRECTORY_PRIMARY"),) if named else (),
+            max_lag=given["max_lag"],
             replica=True,
             tls=given["tls"],
             ca=given["ca"],

@@ -559,8 +559,9 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "database-lag",
         _TEMPORARY_FAILURE,
-        "no account was found, but the database is behind its primary or cluster, or may be",
-        "find out why the replica is behind; see CVM_VPOPMAIL_SQL_MAX_LAG and CVM_VPOPMAIL_SQL_PRIMARY",
+        "nothing was found, but the database is behind its primary or cluster, or may be",
+        "find out why the replica is behind; see CVM_VPOPMAIL_SQL_MAX_LAG and CVM_VPOPMAIL_SQL_PRIMARY, or"
+        " CVM_DIRECTORY_MAX_LAG and CVM_DIRECTORY_PRIMARY",
     ),
     Reason(
         "database-full",

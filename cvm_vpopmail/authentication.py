@@ -21,7 +21,8 @@ from cvm_qmail.tables.door import FileAccess, Rights
 from cvm_qmail.tables.file_access import as_user_or_self
 from cvm_vpopmail.accounts import Account, Domain
 from cvm_vpopmail.host import Host
-from cvm_vpopmail.rules import delivery, login
+from cvm_vpopmail.rules import login
+from cvm_vpopmail.rules.mailbox import can_make
 
 
 def facts(account: Account, domain: Domain, asked: bytes | None) -> Facts:
@@ -107,6 +108,6 @@ class Authentication:
 
         def look(access: FileAccess) -> bool:
             view = self._host.view(access)
-            return view.status(home) is not None or delivery.can_make(home, domain, view)
+            return view.status(home) is not None or can_make(home, domain, view)
 
         return self._host.tables.as_user(Rights(domain.uid, domain.gid), domain.directory, look)

@@ -19,7 +19,9 @@ from cvm_qmail.tables.door import FileAccess, Rights, Tables
 from cvm_vpopmail.accounts import Account, Domain
 from cvm_vpopmail.rules import delivery as rules
 from cvm_vpopmail.rules.limits import Limits
+from cvm_vpopmail.rules.outcome import Outcome
 from cvm_vpopmail.rules.records import concerns
+from cvm_vpopmail.rules.vdelivermail import NAME_LIMIT, Places
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.tables.backend_guess import BackendGuess
 from cvm_vpopmail.tables.cdb import CdbAccounts, Watched
@@ -62,16 +64,16 @@ class Host(NamedTuple):
         default = DefaultDomain(tables, policy.directory)
         return cls(tables, settings, policy, domains, _backend(tables, settings, policy), default)
 
-    def judge(self, delivery: Delivery) -> rules.Outcome | None:
+    def judge(self, delivery: Delivery) -> Outcome | None:
         """The outcome of a delivery; None if vpopmail does not decide it.  Raises `Unavailable`."""
         if not concerns(delivery):
             return None
         rights = Rights(delivery.user.uid, delivery.user.gid)
-        host = delivery.host.lower()[: rules.NAME_LIMIT]
+        host = delivery.host.lower()[:NAME_LIMIT]
         domain = self.domains.get(host)
 
-        def look(access: FileAccess) -> rules.Outcome | None:
-            places = rules.Places(
+        def look(access: FileAccess) -> Outcome | None:
+            places = Places(
                 {} if domain is None else {host: domain},
                 self.backend.accounts(access, False),
                 self.backend.aliases,

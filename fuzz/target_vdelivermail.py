@@ -18,8 +18,9 @@ from cvm_qmail.rules.dotqmail import DotQmail, Found
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.rights import Rights
 from cvm_vpopmail.accounts import Account, Domain
-from cvm_vpopmail.rules.delivery import Places, judge
+from cvm_vpopmail.rules.delivery import judge
 from cvm_vpopmail.rules.limits import Limits
+from cvm_vpopmail.rules.vdelivermail import Places
 
 SEEDS = [
     b"\0&ann@example.org\nbob\n\n# x\n",

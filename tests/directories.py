@@ -12,17 +12,20 @@ from typing import NamedTuple
 from calling import called
 from databases import PASSWORD, Database
 from hosts import temporary_directory
+from serving import CVM_QMAIL
 
 from cvm_directory.module import published_addresses
 from cvm_directory.publishing.schema import schema
 from cvm_directory.settings import DirectorySettings
 from cvm_qmail.answer import Answer, Recipient
 from cvm_qmail.plugin import Lookup
-from cvm_qmail.process.policies import EVERYTHING
+from cvm_qmail.process.network import EVERYTHING
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Tables
 
 NAME = "directory"
+
+CVM_DIRECTORY = CVM_QMAIL.with_name("cvm-directory")
 
 _MADE = {
     "mysql": """
@@ -88,6 +91,17 @@ class Directory(NamedTuple):
         """What is in a table, as the database's own client prints it."""
         said = self.database.sql(f"SELECT {columns} FROM {table} ORDER BY 1, 2;", NAME)
         return [line.replace("\t", "|") for line in said.splitlines()]
+
+
+class Nowhere(NamedTuple):
+    """A host without qmail."""
+
+    environment: dict[str, str]
+
+
+def mx(directory: Directory, **more: str) -> Nowhere:
+    """An MX host that answers from the directory."""
+    return Nowhere({**directory.environment("reader"), "QMAIL_ROOT": "/nonexistent", **more})
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from cvm_vpopmail.accounts import Account, Domain
 from cvm_vpopmail.rules import delivery as rules
 from cvm_vpopmail.rules import limits
 from cvm_vpopmail.rules.limits import Limits
+from cvm_vpopmail.rules.vdelivermail import Places
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.vpasswd import parse
 
@@ -53,7 +54,7 @@ class VMemory(NamedTuple):
 
         def program(delivery: Delivery) -> Answer | None:
             rights = Rights(delivery.user.uid, delivery.user.gid)
-            places = rules.Places(
+            places = Places(
                 self.domains,
                 self.accounts(rights),
                 None,

@@ -215,8 +215,10 @@ def unavailable(error: Exception, where: str) -> Unavailable:
 
 
 def connected(tables: Tables, own: DirectorySettings) -> DirectoryDatabase:
-    """A connection to the first server that can be written to.  Raises `Unavailable`, `BadSetting`."""
+    """A connection to the primary, or the first server that can be written to.  Raises `Unavailable`, `BadSetting`."""
     options = own.options
+    if options.primary:  # another one might be written to as well, and would no longer follow it
+        options = options._replace(servers=options.primary)
     driver(options.dialect, "CVM_DIRECTORY_DATABASE")  # whether it is installed
     client = CLIENTS[options.dialect.name]()
     last = Unavailable("database-settings", "names no server", kind=Kind.MISCONFIGURED)

@@ -12,11 +12,11 @@ from cvm_directory.notation import units
 from cvm_directory.rules import Row
 from cvm_qmail.answer import Unavailable
 from cvm_vpopmail.dialects import MYSQL, PGSQL
+from cvm_vpopmail.tables.connection import Absence, Select, Settles
 from cvm_vpopmail.tables.connection import Row as Columns
-from cvm_vpopmail.tables.connection import Select
 
-Rows = Callable[[Select, Sequence[bytes]], list[Columns]]
-"""What a database finds.  Raises `Unavailable`."""
+Rows = Callable[[Select, Sequence[bytes], Settles], list[Columns]]
+"""What the databases find, with a second look where that does not settle it.  Raises `Unavailable`."""
 
 _COLUMNS = ("domain", "scope", "percenthack", "endings", "age", "host", "local", "verdict")
 
@@ -37,15 +37,17 @@ class Directory:
         self._rows = rows
         self._dialect = dialect
 
-    def rows(self, domains: Sequence[str], names: Sequence[str]) -> list[Row]:
+    def rows(
+        self, domains: Sequence[str], names: Sequence[str], settles: Callable[[list[Row]], bool] = bool
+    ) -> list[Row]:
         """The rows of these domains with these names; each domain that is there has at least one.
 
-        Raises `Unavailable`.
+        `settles`: whether rows need no second look, for who may be behind.  Raises `Unavailable`.
         """
         filled_names, filled_domains = _filled(names), _filled(domains)
         select = _select(self._dialect, len(filled_names), len(filled_domains))
         values = [name.encode() for name in (*filled_domains, *filled_domains, *filled_names)]
-        return list(_rows(self._rows(select, values)))
+        return list(_rows(self._rows(select, values, lambda found: settles(list(_rows(found))))))
 
 
 def _filled(names: Sequence[str]) -> list[str]:
@@ -63,7 +65,8 @@ def _select(dialect: str, names: int, domains: int) -> Select:
         " UNION ALL SELECT domain, NULL, NULL, NULL, NULL, NULL, local, verdict"
         f" FROM cvm_address WHERE domain IN ({asked_domains}) AND local IN ({asked_names})"
     )
-    return Select(_COLUMNS, "cvm_domain", ("domain",) * (2 * domains) + ("local",) * names, statement=statement)
+    keys = ("domain",) * (2 * domains) + ("local",) * names
+    return Select(_COLUMNS, "cvm_domain", keys, absence=Absence.REJECTS, statement=statement)
 
 
 def _rows(found: list[Columns]) -> Iterator[Row]:

@@ -72,11 +72,12 @@ class Connection(Protocol):
         """Whether the server follows no other one, so that no other can know more.  None: unknown."""
         ...
 
-    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row]:
-        """The rows once more, after `rows` found none: as they are now, as far as a server can know.
+    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row] | None:
+        """The rows once more, after `rows` found too little: as they are now, as far as a server can know.
 
-        `max_lag`: seconds that a server may be behind the one it follows; 0: any.  Raises `DatabaseError` with
-        ``database-lag`` if the server is further behind, or that cannot be determined.
+        None: it knows no more than it has said.  `max_lag`: seconds that a server may be behind the one it follows;
+        0: any.  Raises `DatabaseError` with ``database-lag`` if the server is further behind, or that cannot be
+        determined.
         """
         ...
 
@@ -102,6 +103,9 @@ class Terms(NamedTuple):
     """Seconds for the server to accept the connection."""
     until: float
 
+
+Settles = Callable[[list[Row]], bool]
+"""Whether rows need no second look: no address is rejected because of them."""
 
 Connect = Callable[[Server, Terms], Connection]
 """Opens a connection.  Raises `DatabaseError`."""

@@ -21,7 +21,6 @@ from cvm_vpopmail.tables.connection import Connect
 from cvm_vpopmail.tables.limit_files import LimitFiles
 from cvm_vpopmail.tables.pages import Pages
 from cvm_vpopmail.tables.replicas import Replicas
-from cvm_vpopmail.tables.servers import Servers
 from cvm_vpopmail.tables.sql import Logins, MayBeMissing, SqlAccounts, SqlAliases, SqlLimits
 
 K = TypeVar("K")
@@ -55,9 +54,7 @@ def driver(dialect: Dialect, variable: str = "CVM_VPOPMAIL_BACKEND") -> Connect:
 def sql(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect, notices: Notices = SHARED) -> Sql:
     """The tables of this policy; nothing is connected yet.  Raises `BadSetting`."""
     options = Options.from_settings(settings, dialect, policy.directory)
-    alone = options._replace(servers=options.primary) if options.primary else options
     connect, declared = driver(dialect), network.declared(tables, options)
-    servers = Servers(tables, options, connect, settings.lookup_timeout, notices, allowed=declared)
 
     def valid_until(moment: float) -> None:
         tables.current.valid_until(moment)
@@ -67,14 +64,7 @@ def sql(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect, 
             return table
         return Cached(table, options, valid_until, notices)
 
-    primary = None
-    if options.primary:
-        primary = Servers(tables, alone, connect, settings.lookup_timeout, notices, allowed=declared)
-    if tables.lasting:
-        for asked in (servers, primary):
-            if asked is not None:
-                asked.expect()
-    database = Replicas(tables, servers, primary, check_lag=options.max_lag > 0)
+    database = Replicas.of(tables, options, connect, settings.lookup_timeout, notices, allowed=declared)
     accounts = SqlAccounts(database, dialect, many_domains=policy.many_domains, clear=policy.clear_passwords)
     optional = MayBeMissing(database, notices.seen)
     files = LimitFiles(tables, policy.directory)

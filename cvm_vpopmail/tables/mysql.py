@@ -190,13 +190,13 @@ class MySqlConnection:
         """What the server finds.  Raises `DatabaseError`."""
         return self._execute(select, values, until, b"")
 
-    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row]:  # noqa: ARG002  these servers do not know their lag
+    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row] | None:  # noqa: ARG002  these servers do not know their lag
         """On a Galera node: the rows after everything that the cluster has committed is applied.
 
         Raises `DatabaseError`.
         """
         if not self._galera:
-            return []
+            return None
         self._connection._read_timeout = max(0.001, until - time.monotonic())  # noqa: SLF001  there is no other way to it
         try:
             state = self._first("SHOW GLOBAL STATUS LIKE 'wsrep_local_state'", 1)

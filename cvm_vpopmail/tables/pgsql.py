@@ -165,10 +165,10 @@ class PgSqlConnection:
         standby = self._connection.parameter_status(b"in_hot_standby")
         return None if standby is None else standby == b"off"
 
-    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row]:
+    def confirm(self, select: Select, values: Sequence[bytes], until: float, max_lag: float) -> list[Row] | None:
         """The rows of a server that is at most `max_lag` seconds behind.  Raises `DatabaseError`."""
         if self.leads or not max_lag:
-            return []
+            return None
         self._send(lambda: self._connection.send_query_params(_LAG, None))
         lag = self._result(until).get_value(0, 0)
         if lag is None or float(lag) > max_lag:

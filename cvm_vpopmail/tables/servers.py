@@ -32,7 +32,7 @@ from cvm_vpopmail.credentials import Server
 from cvm_vpopmail.notices import Notices
 from cvm_vpopmail.sqlconfig import Options
 from cvm_vpopmail.tables import network
-from cvm_vpopmail.tables.connection import Absence, Connect, Connection, DatabaseError, Row, Select, Terms
+from cvm_vpopmail.tables.connection import Absence, Connect, Connection, DatabaseError, Row, Select, Settles, Terms
 
 BUDGET = 0.5
 """Share of the lookup's deadline that may be spent on waiting for databases."""
@@ -120,8 +120,8 @@ class Servers:
                     self._failed(in_use.place, error)
         return self._ask_first_working(select, values, until)
 
-    def confirm(self, select: Select, values: Sequence[bytes]) -> list[Row]:
-        """The rows once more, after `rows` found none: from the first server that is not too far behind.
+    def confirm(self, select: Select, values: Sequence[bytes], rows: list[Row], settles: Settles) -> list[Row]:
+        """The rows once more, after those that `rows` found settle nothing: from the first server not too far behind.
 
         Raises `Unavailable` if there is none.
         """
@@ -130,7 +130,8 @@ class Servers:
         while (in_use := self._in_use) is not None:
             self._tables.mark(in_use.where, checked=True)
             try:
-                return in_use.connection.confirm(select, values, self._share(in_use, until), self._options.max_lag)
+                share = self._share(in_use, until)
+                confirmed = in_use.connection.confirm(select, values, share, self._options.max_lag)
             except DatabaseError as error:
                 self._notices.say(f"{in_use.place} {error.reason}", f"{in_use.place}: {error.detail}")
                 self._saw(in_use.place, error)
@@ -142,8 +143,10 @@ class Servers:
                     self._failed(in_use.place, error)
                 behind.add(in_use.place)
                 last = Unavailable(error.reason, error.detail, in_use.where)
+            else:
+                return rows if confirmed is None else confirmed
             rows = self._ask_first_working(select, values, until, behind, last)
-            if rows:
+            if settles(rows):
                 return rows
         raise Unavailable("database-down", "the connection is gone")
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from directories import NAME, Directory
+from directories import CVM_DIRECTORY, NAME, Directory, Nowhere, mx
 from hosts import Host
-from serving import AS_SERVICE, CVM_QMAIL, SERVICE, Server, run, serving, until
+from serving import AS_SERVICE, SERVICE, Server, run, serving, until
 from test_corpus import verdict
 
 from cvm_qmail.protocols.cvm import packets
@@ -19,18 +18,6 @@ from cvm_qmail.protocols.cvm.packets import Credential, Fact
 pytestmark = [pytest.mark.root, pytest.mark.peer("mariadbd", "pg_ctlcluster", "setpriv")]
 
 EACH = pytest.mark.parametrize("directory", ["mariadb", "postgresql"], indirect=True)
-CVM_DIRECTORY = CVM_QMAIL.with_name("cvm-directory")
-
-
-class Nowhere(NamedTuple):
-    """A host without qmail."""
-
-    environment: dict[str, str]
-
-
-def mx(directory: Directory, **more: str) -> Nowhere:
-    """An MX host that answers from the directory."""
-    return Nowhere({**directory.environment("reader"), "QMAIL_ROOT": "/nonexistent", **more})
 
 
 @pytest.fixture
@@ -82,11 +69,18 @@ def test_an_address_without_a_domain_and_one_with_a_nul(server: Server) -> None:
 
 
 @EACH
-def test_what_is_published_counts_at_the_next_request(server: Server, directory: Directory, host: Host) -> None:
-    assert verdict(server.ask("new", "v.example")) == "no-mailbox"
-    host.file("home/joe/.qmail-new", uid=5001, gid=5001)
+def test_what_is_published_counts_at_the_next_request(directory: Directory, host: Host) -> None:
     directory.publish(host.environment)
-    assert verdict(server.ask("new", "v.example")) == "deliver"
+    with serving(mx(directory), program=CVM_DIRECTORY, CVM_WORKERS="1") as server:
+        for _ in range(3):  # an answer that could be cached would be, when it is asked for again
+            assert verdict(server.ask("new", "v.example")) == "no-mailbox"
+        host.file("home/joe/.qmail-new", uid=5001, gid=5001)
+        directory.publish(host.environment)
+        for _ in range(3):
+            assert verdict(server.ask("new", "v.example")) == "deliver"
+        (host.root / "home/joe/.qmail-new").unlink()
+        directory.publish(host.environment)
+        assert verdict(server.ask("new", "v.example")) == "no-mailbox"
 
 
 def test_addresses_that_percenthack_rewrites(directory: Directory, host: Host) -> None:

@@ -27,8 +27,9 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Tables
 from cvm_qmail.tables.rights import Rights
 from cvm_vpopmail.accounts import Account, Domain, View
-from cvm_vpopmail.rules.delivery import Places, judge
+from cvm_vpopmail.rules.delivery import judge
 from cvm_vpopmail.rules.limits import Limits
+from cvm_vpopmail.rules.vdelivermail import Places
 from cvm_vpopmail.settings import Vpopmail
 from cvm_vpopmail.tables.user_view import UserView
 

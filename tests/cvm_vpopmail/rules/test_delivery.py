@@ -15,9 +15,11 @@ from cvm_qmail.rules.dotqmail import DotQmail, Found
 from cvm_qmail.rules.users import User
 from cvm_qmail.tables.rights import Rights
 from cvm_vpopmail.accounts import Account, Domain, Flag
-from cvm_vpopmail.rules.delivery import ACTIONS, REPEATED, RUNS, Outcome, Places, judge
+from cvm_vpopmail.rules.delivery import judge
 from cvm_vpopmail.rules.limits import Limits
+from cvm_vpopmail.rules.outcome import Outcome
 from cvm_vpopmail.rules.records import is_domain_record
+from cvm_vpopmail.rules.vdelivermail import ACTIONS, REPEATED, RUNS, Places
 
 DD = b"/v/domains/example.com"
 UID = 89

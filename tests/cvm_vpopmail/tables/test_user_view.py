@@ -13,7 +13,7 @@ from vdomains import OWNER, UID, VpopmailHost, as_process, begun, example
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.tables.door import Rights, Tables
-from cvm_vpopmail.rules.delivery import can_make
+from cvm_vpopmail.rules.mailbox import can_make
 from cvm_vpopmail.tables.user_view import UserView
 
 pytestmark = pytest.mark.root

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from cvmctl import test_programs as programs
 from cvmctl.lint import test_accounts as accounts
 from cvmctl.lint import test_assign as assign
 from cvmctl.lint import test_controls as controls
 from cvmctl.lint import test_forwards as forwards
 from cvmctl.lint import test_homes as homes
+from cvmctl.lint import test_programs as programs
 
 from cvm_qmail.cvmctl.lint.kinds import KINDS
 
 ELSEWHERE = {
     "control-me-missing": "lint/test_controls",
-    "label-missing": "test_programs",
+    "label-missing": "lint/test_programs",
     "virtual-user-damaged": "test_vmailmgr",
     "route-missing": "lint/test_routes",
     "route-unknown": "lint/test_routes",
