@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from gateways import Gateway, Pair, accepted, free_port, gateway, module, policy, rejected
 from hosts import temporary_directory
-from serving import PATIENCE
 from pages import Seen
+from serving import PATIENCE
 
 from cvm_qmail.gateway import status_page, status_tables
 from cvm_qmail.gateway.statistics import Backend, Statistics
