@@ -19,7 +19,7 @@ from cvm_vpopmail import sqlconfig
 from cvm_vpopmail.credentials import Server
 from cvm_vpopmail.dialects import Dialect
 from cvm_vpopmail.settings import Vpopmail
-from cvm_vpopmail.sqlconfig import Options
+from cvm_vpopmail.sqlconfig import Lifetimes, Options
 from cvm_vpopmail.tables.connection import Connect, Connection, DatabaseError, Select, Terms
 from cvm_vpopmail.tables.databases import driver
 from cvm_vpopmail.tables.domains import Domains
@@ -61,6 +61,7 @@ def check(settings: Settings, policy: Vpopmail, say: Say) -> int:
         return FINE
     tables = Tables(settings)
     options = Options.from_settings(settings, dialect, policy.directory)
+    Lifetimes.from_settings(settings)  # a server would not start with one that is wrong
     connect = driver(dialect)
     servers = sqlconfig.all_servers(tables, options)
     say(f"credentials: {os.fsdecode(options.file)}")
