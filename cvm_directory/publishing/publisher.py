@@ -30,6 +30,7 @@ class Refusal(Enum):
     SHRUNK = "it had {before} addresses, and has {after} now (--force, if that is right)"
     GONE = "this host does not have it any more; {before} addresses are published (--force removes them)"
     OTHER_HOST = "{host} has published it (--force takes it over)"
+    NOWHERE = "this host does not have it, and has not published it"
     NOT_PUBLISHED = "{host} has not published the domain: publish it first"
     TOO_LONG = "the directory cannot hold a name as long as {name}"
 
@@ -86,10 +87,10 @@ class Publisher:
 
     def publish(self, publication: Publication) -> None:
         """Everything that was found."""
-        same: list[str] = []
         for some in _batches(publication.domains()):
             with self._database.transaction():
                 there = self._database.published([domain.name for domain in some])
+            same: list[str] = []
             for domain in some:
                 if self._is_same(domain, there.get(domain.name)):
                     same.append(domain.name)
@@ -98,14 +99,20 @@ class Publisher:
                 else:
                     self._publish(domain, publication)
             self._confirm(same)
-            same = []
 
     def remove_others(self, known: Callable[[str], bool], only: Collection[str] = ()) -> None:
-        """What this host has published, and does not know any more."""
+        """Removes what this host has published and does not have any more.
+
+        `known`: whether it has a domain.  `only`: these domains; empty: all.
+        """
+        missing = {name for name in only if not known(name)}
         for some in self._database.of_host(self._policy.host):
             for there in some:
-                if (not only or there.name in only) and not known(there.name):
+                if there.name in missing or not (only or known(there.name)):
                     self._remove(there)
+                    missing.discard(there.name)
+        for name in sorted(missing):
+            self._say(refused(name, Refusal.NOWHERE))
 
     def end(self) -> None:
         """Everything is written."""
