@@ -69,7 +69,7 @@ SETTINGS: dict[str, Setting[Any]] = {
 
 
 class DirectorySettings(NamedTuple):
-    """Their values."""
+    """The values of `SETTINGS`."""
 
     options: Options
     """As the clients of databases want them."""

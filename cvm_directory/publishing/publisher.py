@@ -49,7 +49,7 @@ class Refused(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """What the administrator says."""
+    """What the administrator has asked for."""
 
     host: str
     force: bool
@@ -71,7 +71,7 @@ class Counts:
 
 
 MANY = 10_000
-"""Addresses that are added or removed from which on a database has to know of it at once."""
+"""Changed addresses from which on the database's statistics are renewed at once."""
 
 Say = Callable[[Refused], None]
 
@@ -86,7 +86,7 @@ class Publisher:
         self.counts = Counts()
 
     def publish(self, publication: Publication) -> None:
-        """Everything that was found."""
+        """Publishes the domains that have changed, and renews the time of the others."""
         for some in _batches(publication.domains()):
             with self._database.transaction():
                 there = self._database.published([domain.name for domain in some])
@@ -115,7 +115,7 @@ class Publisher:
             self._say(refused(name, Refusal.NOWHERE))
 
     def end(self) -> None:
-        """Everything is written."""
+        """Ends a publication."""
         if self.counts.added + self.counts.removed >= MANY and not self._policy.dry_run:
             self._database.note_sizes()
 
@@ -153,7 +153,7 @@ class Publisher:
             self.counts.domains += 1
 
     def _there(self, name: str) -> Published:
-        """What is there: locked, unless nothing is to be written."""
+        """What is published of a domain; locked, unless this is a dry run."""
         nothing = Published(name, 0, "", "")
         if self._policy.dry_run:
             return self._database.published([name]).get(name, nothing)
@@ -205,7 +205,10 @@ class Publisher:
 
 
 def changes(there: Iterable[Address], now: Iterable[Address]) -> Iterator[tuple[Address | None, Address | None]]:
-    """What is there and is not to be, and the other way round; both in the order of their names."""
+    """Where the two differ: what is published, and what is to be; None: nothing.
+
+    Both arguments are in the order of their names.
+    """
     olds, news = iter(there), iter(now)
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
@@ -230,7 +233,7 @@ def _too_long(domain: str, local: str) -> Refused | None:
 
 
 def _shrinks(before: int, after: int, scope: str) -> bool:
-    """Whether more than half is gone, or there is nothing at all."""
+    """Whether more than half is gone, or a whole domain (scope `ALL`) has no address at all."""
     if not after and scope == rules.ALL:
         return True
     return (before - after) * 2 > before
@@ -242,7 +245,7 @@ def refused(domain: str, why: Refusal, **values: object) -> Refused:
 
 
 def _batches(domains: Iterator[Domain]) -> Iterator[list[Domain]]:
-    """So many that their rows are read at once; never waiting for a large one longer than for itself."""
+    """The domains in parts, of which each is looked up with one statement."""
     some: list[Domain] = []
     for domain in domains:
         some.append(domain)
