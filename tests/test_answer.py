@@ -34,7 +34,3 @@ def test_a_failure_says_what_and_where() -> None:
     error = Unavailable("why", "in words", b"/where")
     assert (error.reason, error.detail, error.where, error.user) == ("why", "in words", b"/where", b"")
     assert "why" in str(error)
-
-
-def test_three_verdicts_are_three() -> None:
-    assert len({verdict.value for verdict in Verdict}) == 3

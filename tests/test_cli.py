@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hosts import Host, temporary_directory
@@ -249,4 +248,3 @@ def test_command_mode_imports_no_more_than_it_needs() -> None:
 def test_usage_names_every_scheme() -> None:
     for scheme in cli._SCHEMES:
         assert scheme in cli.USAGE
-    assert Path(CVM_QMAIL).exists()

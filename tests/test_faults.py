@@ -132,7 +132,7 @@ def test_a_control_file_that_is_always_being_written_is_never_taken_for_somethin
     """Replaced by rename, as it should be: both versions name the domain asked for."""
     texts = "example.org\n", "".join(f"{n}.example\n" for n in range(2000)) + "example.org\n"
     with again_and_again(lambda: replace(host, "control/locals", *texts)):
-        assert {server.ask("joe").code for _ in range(300)} <= {YES, TEMPORARY}
+        assert {YES} <= {server.ask("joe").code for _ in range(300)} <= {YES, TEMPORARY}
     assert server.ask("joe").code == YES
 
 
@@ -152,7 +152,7 @@ def test_a_cdb_that_is_replaced_all_the_time_is_always_one_or_the_other(
     versions = cdb(host, entries), cdb(host, entries + 7)
     host.file("users/cdb", versions[0])
     with again_and_again(lambda: replace(host, "users/cdb", *versions)):
-        assert {server.ask("joe").code for _ in range(300)} <= {YES, TEMPORARY}
+        assert {YES} <= {server.ask("joe").code for _ in range(300)} <= {YES, TEMPORARY}
     assert server.ask("joe").code == YES
 
 

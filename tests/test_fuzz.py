@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from serving import PATIENCE
 
 RUN = Path(__file__).parent.parent / "fuzz/run.py"
 ROUNDS = 1500
@@ -46,6 +47,4 @@ def test_a_broken_invariant_is_found_and_made_short() -> None:
 
 
 def test_the_command_ends_by_itself() -> None:
-    assert (
-        subprocess.run([sys.executable, RUN, "responses", "--rounds", "50", "--seed", "1"], check=True).returncode == 0
-    )
+    subprocess.run([sys.executable, RUN, "responses", "--rounds", "50", "--seed", "1"], check=True, timeout=PATIENCE)

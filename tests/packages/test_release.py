@@ -76,7 +76,7 @@ def works(programs: Path) -> None:
         assert cvm_qmail.__version__ in run(programs / name, "--version")
     shown = run(programs / "cvmctl", "setup", "--supervisor", "s6")
     assert "/etc/s6/cvm-rcptto" in shown
-    assert f"{programs}/cvm-qmail" in shown or "/bin/cvm-qmail" in shown
+    assert "/bin/cvm-qmail" in shown
     check = subprocess.run(
         [programs / "cvm-rcptcheck"],
         env={"RECIPIENT": "joe@example.org", "CVM_LOOKUP": "cvm-local:/nowhere"},

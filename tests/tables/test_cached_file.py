@@ -113,7 +113,7 @@ def test_what_changes_once_while_it_is_read_is_read_again(path: Path) -> None:
 
 
 def test_no_version_that_never_was_is_ever_seen(path: Path) -> None:
-    """Written in place as fast as can be, each version in one call: any of them, never a mixture of lengths."""
+    """Replaced as fast as can be: one of the versions, never a mixture."""
     versions = [b"a" * 40_000, b"b" * 20_000]
     stop = threading.Event()
     path.write_bytes(versions[0])

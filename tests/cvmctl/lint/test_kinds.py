@@ -13,7 +13,7 @@ from cvm_qmail.cvmctl.lint.kinds import KINDS
 
 ELSEWHERE = {
     "control-me-missing": "lint/test_controls",
-    "label-missing": "test_programs",
+    "label-missing": "lint/test_programs",
     "virtual-user-damaged": "test_vmailmgr",
     "route-missing": "lint/test_routes",
     "route-unknown": "lint/test_routes",
