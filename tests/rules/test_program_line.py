@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import strategies  # noqa: F401  how hard properties are tried
 from hosts import temporary_directory
 from hypothesis import example, given
 from hypothesis import strategies as st
