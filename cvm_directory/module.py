@@ -34,7 +34,7 @@ NOWHERE = b"/nonexistent"
 _WHERE = b"directory"
 
 NOTICES = Notices(partial(to_standard_error, program="cvm-directory"))
-"""This server's: made before its workers are forked."""
+"""Messages of this server's workers: made before they are forked, and so shared."""
 
 
 class PublishedAddresses:

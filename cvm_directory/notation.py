@@ -39,10 +39,10 @@ def of_domain(domain: bytes, *, wild: bool) -> str:
 
 
 def units(text: str) -> list[str]:
-    """What stands for a byte each."""
+    """The text in parts, of which each stands for one byte."""
     return _UNIT.findall(text)
 
 
 def ending(pattern: str) -> str:
-    """What stands for the last byte of a pattern's beginning; empty: it has none."""
+    """The last of the `units` before the star of a pattern; empty: there is nothing before it."""
     return units(pattern[:-1])[-1] if len(pattern) > 1 else ""

@@ -69,7 +69,7 @@ SETTINGS: dict[str, Setting[Any]] = {
 
 
 class DirectorySettings(NamedTuple):
-    """Their values."""
+    """The values of `SETTINGS`."""
 
     options: Options
     """As the clients of databases want them."""
@@ -93,9 +93,5 @@ class DirectorySettings(NamedTuple):
             tls=given["tls"],
             ca=given["ca"],
             charset="utf8mb4",
-            cache=0,
-            cache_negative=0,
-            cache_stale=0,
-            cache_size=1,
         )
         return cls(options, given["max_age"], given["host"])

@@ -166,7 +166,7 @@ class QmailLookup:
             dotqmail.judge_start(found, branch=self._settings.branch)
             answer = self._hand_over(recipient, user, target, found)
             if answer is None and not self._settings.branch:
-                dotqmail.judge_content(found)
+                dotqmail.judge_list(found)
         except Unavailable as error:
             error.where = error.where or where
             raise

@@ -19,7 +19,7 @@ from cvm_vpopmail import sqlconfig
 from cvm_vpopmail.credentials import Server
 from cvm_vpopmail.dialects import Dialect
 from cvm_vpopmail.settings import Vpopmail
-from cvm_vpopmail.sqlconfig import Options
+from cvm_vpopmail.sqlconfig import Lifetimes, Options
 from cvm_vpopmail.tables.connection import Connect, Connection, DatabaseError, Select, Terms
 from cvm_vpopmail.tables.databases import driver
 from cvm_vpopmail.tables.domains import Domains
@@ -42,11 +42,12 @@ def main() -> int:
         policy = Vpopmail.from_settings(settings)
         return check(settings, policy, lambda line: print(escape_text(line), flush=True))
     except BadSetting as bad:
-        print(f"cvm-vpopmail: {bad}", file=sys.stderr)
+        print(f"cvm-vpopmail: {escape_text(str(bad))}", file=sys.stderr)
         return PERMANENT
     except Unavailable as error:
-        print(f"cvm-vpopmail: {os.fsdecode(error.where)}: {error.detail or error.reason}", file=sys.stderr)
-        return PERMANENT if error.reason in _NEEDS_A_FIX else TEMPORARY
+        text = f"{os.fsdecode(error.where)}: {error.detail or error.reason}"
+        print(f"cvm-vpopmail: {escape_text(text)}", file=sys.stderr)
+        return _status(error.reason)
 
 
 def check(settings: Settings, policy: Vpopmail, say: Say) -> int:
@@ -61,12 +62,12 @@ def check(settings: Settings, policy: Vpopmail, say: Say) -> int:
         return FINE
     tables = Tables(settings)
     options = Options.from_settings(settings, dialect, policy.directory)
+    Lifetimes.from_settings(settings)  # a server would not start with one that is wrong
     connect = driver(dialect)
     servers = sqlconfig.all_servers(tables, options)
     say(f"credentials: {os.fsdecode(options.file)}")
     questions = list(_questions(tables, settings, policy, dialect))
-    statuses = [_server(server, settings, options, connect, questions, say=say) for server in servers]
-    return max(statuses) if PERMANENT not in statuses else PERMANENT
+    return _worst([_server(server, settings, options, connect, questions, say=say) for server in servers])
 
 
 def _server(
@@ -87,7 +88,7 @@ def _server(
         )
     except DatabaseError as error:
         say(f"{name}: {error.detail} ({error.reason})")
-        return _status(error)
+        return _status(error.reason)
     follows = ", follows another server" if connection.leads is False else ""
     say(f"{name}: {connection.about}, TLS {options.tls}, read-only{follows}")
     if follows and not (options.primary or options.max_lag):
@@ -108,7 +109,7 @@ def _tables(connection: Connection, questions: Sequence[tuple[Select, str]], wai
             if error.reason == "database-tables" and if_missing:
                 say(f"  {select.table}: is not there: {if_missing}")
                 continue
-            worst = PERMANENT if PERMANENT in (worst, _status(error)) else TEMPORARY
+            worst = _worst((worst, _status(error.reason)))
             failed += 1
             if failed <= _DOMAINS_SHOWN:
                 say(f"  {select.table}: {error.detail} ({error.reason})")
@@ -146,8 +147,13 @@ def _domains(tables: Tables, settings: Settings) -> set[bytes]:
     return {domain.name for domain in found if domain is not None}
 
 
-def _status(error: DatabaseError) -> int:
-    return PERMANENT if error.reason in _NEEDS_A_FIX else TEMPORARY
+def _status(reason: str) -> int:
+    return PERMANENT if reason in _NEEDS_A_FIX else TEMPORARY
+
+
+def _worst(statuses: Sequence[int]) -> int:
+    """What has to be fixed counts more than what may pass."""
+    return PERMANENT if PERMANENT in statuses else max(statuses)
 
 
 class _Nobody:

@@ -7,4 +7,4 @@ from typing import Any
 from cvm_qmail.settings import Setting
 from cvm_vpopmail import settings, sqlconfig
 
-SETTINGS: dict[str, Setting[Any]] = {**settings.SETTINGS, **sqlconfig.SETTINGS}
+SETTINGS: dict[str, Setting[Any]] = {**settings.SETTINGS, **sqlconfig.SETTINGS, **sqlconfig.LIFETIMES}

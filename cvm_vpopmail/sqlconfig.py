@@ -16,7 +16,7 @@ from cvm_vpopmail.dialects import DIALECTS, Dialect
 
 
 class Options(NamedTuple):
-    """The settings of the database back ends."""
+    """Which servers are asked, and how they are reached."""
 
     dialect: Dialect
     file: bytes
@@ -31,10 +31,6 @@ class Options(NamedTuple):
     tls: str
     ca: str
     charset: str
-    cache: int
-    cache_negative: int
-    cache_stale: int
-    cache_size: int
 
     @classmethod
     def from_settings(cls, settings: Settings, dialect: Dialect, directory: bytes) -> Options:
@@ -45,6 +41,22 @@ class Options(NamedTuple):
         named = given.pop("primary")
         primary = (place(named, dialect, "CVM_VPOPMAIL_SQL_PRIMARY"),) if named else ()
         return cls(dialect=dialect, file=file, servers=servers, primary=primary, **given)
+
+
+class Lifetimes(NamedTuple):
+    """How long answers are cached, in seconds; 0: not at all."""
+
+    found: int
+    not_found: int
+    stale: int
+    """More time for what was found, while no database answers."""
+    size: int
+    """The number of answers that a worker caches."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Lifetimes:
+        """Raises `BadSetting`."""
+        return cls(**read(LIFETIMES, settings.environment))
 
 
 def _charset(text: str | None) -> str:
@@ -108,35 +120,39 @@ SETTINGS: dict[str, Setting[Any]] = {
         _charset,
         "MySQL: the character set in which vpopmail's client library gets text",
     ),
-    "cache": Setting(
+}
+"""The settings of `Options`."""
+
+LIFETIMES: dict[str, Setting[Any]] = {
+    "found": Setting(
         "CVM_VPOPMAIL_CACHE",
         "0",
         number(0, 0, 86400),
         "SQL: time for which a found account, alias or limit is cached; 0: not cached",
         "seconds",
     ),
-    "cache_negative": Setting(
+    "not_found": Setting(
         "CVM_VPOPMAIL_CACHE_NEGATIVE",
         "0",
         number(0, 0, 86400),
         "SQL: the same for names that were not found",
         "seconds",
     ),
-    "cache_stale": Setting(
+    "stale": Setting(
         "CVM_VPOPMAIL_CACHE_STALE",
         "0",
         number(0, 0, 86400),
         "SQL: more time for which cached entries are used while no database answers",
         "seconds",
     ),
-    "cache_size": Setting(
+    "size": Setting(
         "CVM_VPOPMAIL_CACHE_SIZE",
         "10000",
         number(10000, 1, 10_000_000),
         "SQL: the number of answers that a worker caches",
     ),
 }
-"""Of the database back ends."""
+"""The settings of `Lifetimes`."""
 
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]|]+))(?::([0-9]{1,5}))?")

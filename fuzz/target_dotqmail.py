@@ -7,7 +7,7 @@ look-aside are shown hold no comment, no blank line and no LF.
 from __future__ import annotations
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.rules.dotqmail import DotQmail, Found, judge_content, lines, programs
+from cvm_qmail.rules.dotqmail import DotQmail, Found, judge_list, judge_start, lines, programs
 
 SEEDS = [
     b"\0./Maildir/\n",
@@ -25,8 +25,10 @@ SEEDS = [
 def check(data: bytes) -> None:
     """See the head of this file.  The first byte says whether the owner may execute the file."""
     mode, content = (0o744 if data[:1] == b"\1" else 0o644), data[1:]
+    found = Found(b".qmail", DotQmail(mode, content), default=False)
     try:
-        judge_content(Found(b".qmail", DotQmail(mode, content), default=False))
+        judge_start(found)
+        judge_list(found)
         reason = ""
     except Unavailable as error:
         reason = error.reason

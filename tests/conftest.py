@@ -25,13 +25,21 @@ if os.environ.get("WHEEL") == "1":
     assert "site-packages" in cvm_qmail.__file__, f"{cvm_qmail.__file__} is not the wheel that was to be tested"
 
 HYPOTHESIS = os.environ.get("HYPOTHESIS_PROFILE", "suite")
-"""How hard properties are tried: `suite`, or `long`.  Nothing is timed, and nothing is kept between runs."""
+"""How hard properties are tried: `suite`, the same examples each time, or `long`, others each time.
+
+Nothing is timed, and nothing is kept between runs.
+"""
 
 EXAMPLES = {"suite": 100, "long": 5000}
 
 for profile, examples in EXAMPLES.items():
     settings.register_profile(
-        profile, deadline=None, database=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow]
+        profile,
+        deadline=None,
+        database=None,
+        derandomize=profile == "suite",
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile(HYPOTHESIS)
 
@@ -61,8 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: about half of the time a test waits, for a server or for a time-out."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two more than there are cores: about half of the time a test waits, for a server or for a time-out."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def _lacking(item: pytest.Item) -> Iterator[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from hosts import temporary_directory
-from serving import PATIENCE, until
+from serving import PATIENCE, alive, until
 from vhosts import VHost, materialise
 
 NAME, USER, PASSWORD = "vpopmail", {"mysql": "vpopmail", "pgsql": "postgres"}, "testdbpass"
@@ -190,10 +190,12 @@ class Database:
         return "1" in self.sql("SELECT 1;", check=False).split()
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9 of all its processes: a child of PostgreSQL answers for a moment after its server has gone."""
         assert self.process is not None
-        self.process.kill()
+        server, *children = self.pids()
+        self._signal([server, *children], signal.SIGKILL)
         self.process.wait(PATIENCE)
+        until(lambda: not any(map(alive, children)), "its children have gone")
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

@@ -227,8 +227,9 @@ class _Seen:
         return self._directory(path, 3) is not None
 
     def is_link(self, path: bytes, /) -> bool:
+        above, _, name = path.rpartition(b"/")
         try:
-            self._disk.find(path.rpartition(b"/")[0] or b"/", self._rights)
+            directory = self._disk.find(above + b"/.", self._rights)[0]
         except OSError:
             return False
-        return self._disk.is_link(path)
+        return self._disk.is_link(b"%s/%s" % (directory, name))

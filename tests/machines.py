@@ -23,6 +23,12 @@ CHROOT = TOP / "build/chroot"
 SUITE = "bookworm"
 PACKAGES = "adduser,cvm,python3,python3-click,python3-construct,python3-h11,python3-rich,runit,systemd"
 """What our packages depend on and recommend, and whom they are to get along with."""
+HOW = (
+    "--variant=essential",  # without apt: a test installs with dpkg
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",  # what the package usrmerge would do, in Perl
+    f"--include=usr-is-merged,{PACKAGES}",
+    "--dpkgopt=force-unsafe-io",
+)
 
 APART = ("unshare", "--mount", "--propagation", "private")
 """What mounts anything does it in a namespace of its own."""
@@ -88,7 +94,7 @@ class Machine(NamedTuple):
 def system() -> Path:
     """The files of a clean system; made when they are not there yet, which takes a minute."""
     CHROOT.mkdir(parents=True, exist_ok=True)
-    made, wanted = CHROOT / SUITE, f"{SUITE} {PACKAGES}\n"
+    made, wanted = CHROOT / SUITE, f"{SUITE} {' '.join(HOW)}\n"
     with open(CHROOT / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp = CHROOT / "made"
@@ -96,7 +102,7 @@ def system() -> Path:
             return made
         shutil.rmtree(made, ignore_errors=True)
         done = subprocess.run(
-            [*APART, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", SUITE, made],
+            [*APART, "mmdebstrap", "--quiet", *HOW, SUITE, made],
             capture_output=True,
             text=True,
             check=False,

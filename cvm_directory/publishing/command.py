@@ -9,6 +9,7 @@ import time
 
 import click
 
+from cvm_directory.notation import of_domain
 from cvm_directory.publishing import single
 from cvm_directory.publishing.database import DirectoryDatabase, connected
 from cvm_directory.publishing.publication import Publication
@@ -52,9 +53,9 @@ def publish(
     All domains of the control files, or each DOMAIN, or what is said of each ADDRESS alone.  Each domain is
     written in one transaction, and only what has changed.
 
-    The exit status is 100 if a domain was refused that needs --force, and 111 if a domain has a temporary
-    failure, or the database cannot be asked.  A domain that is refused stays as it is, and does not keep
-    others from being published.
+    The exit status is 100 if a domain was refused that needs --force, or that this host does not have, and 111
+    if a domain has a temporary failure, or the database cannot be asked.  A domain that is refused stays as it
+    is, and does not keep others from being published.
 
     \b
       cvmctl publish --create
@@ -78,7 +79,7 @@ def publish(
         if create and not dry_run:
             database.create(schema(own.options.dialect.name))
         given = [os.fsencode(name) for name in names]
-        refused = [*_addresses(settings, database, policy, [name for name in given if b"@" in name])]
+        refused = _addresses(settings, database, policy, [name for name in given if b"@" in name])
         domains = [name.lower().removeprefix(b"*") for name in given if b"@" not in name]
         if domains or not given:
             refused += _domains(settings, database, policy, domains)
@@ -117,8 +118,6 @@ def _verdict(settings: Settings, local: bytes, domain: bytes) -> str:
 
 def _domains(settings: Settings, database: DirectoryDatabase, policy: Policy, domains: list[bytes]) -> list[Refused]:
     """Publishes these domains, or all."""
-    from cvm_directory.notation import of_domain
-
     refused: list[Refused] = []
     with tempfile.TemporaryDirectory(prefix="cvmctl-publish-", ignore_cleanup_errors=True) as directory:
         try:

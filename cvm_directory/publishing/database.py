@@ -36,6 +36,17 @@ BULK = 5000
 """Rows that are added at a time: less than the 16 MB that MariaDB takes in a statement, however long names are."""
 
 
+# {} stands for as many places of values as there are values.
+_PUBLISHED = "SELECT domain, addresses, digest, host FROM cvm_domain WHERE domain IN ({})"
+_OF_HOST = (
+    "SELECT domain, addresses, digest, host FROM cvm_domain WHERE host = %s AND domain > %s ORDER BY domain LIMIT %s"
+)
+_LOCK = "SELECT domain, addresses, digest, host FROM cvm_domain WHERE domain = %s FOR UPDATE"
+_CONFIRM = "UPDATE cvm_domain SET published = CURRENT_TIMESTAMP WHERE domain IN ({})"
+_VERDICTS = "SELECT local, verdict FROM cvm_address WHERE domain = %s AND local IN ({})"
+_REMOVE = "DELETE FROM cvm_address WHERE domain = %s AND local IN ({})"
+
+
 class Published(NamedTuple):
     """A domain as the directory has it."""
 
@@ -59,7 +70,7 @@ class DirectoryDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is done within is done, or nothing."""
+        """What is done within is done as a whole, or not at all.  Errors of the driver become `Unavailable`."""
         try:
             yield
             self._connection.commit()
@@ -75,7 +86,7 @@ class DirectoryDatabase:
             return not self._execute(self._client.read_only, ())[0][0]
 
     def take_back(self) -> None:
-        """What was done in this transaction is not."""
+        """Undoes what was done in this transaction."""
         self._connection.rollback()
 
     def _roll_back(self) -> None:
@@ -91,7 +102,7 @@ class DirectoryDatabase:
                 self._execute(statement, ())
 
     def note_sizes(self) -> None:
-        """Much has changed: questions are to be planned for that."""
+        """Renews the statistics by which the database plans, where it does not do so itself."""
         if self._client.statistics:
             with self.transaction():
                 self._execute(self._client.statistics, ())
@@ -99,19 +110,16 @@ class DirectoryDatabase:
     # -- domains ----------------------------------------------------------------------------------
 
     def published(self, names: Sequence[str]) -> dict[str, Published]:
-        """Those of the domains that are there.  Within a transaction."""
-        rows = self._execute(f"{_SELECT_DOMAIN} WHERE domain IN ({_places(names)})", names)
+        """The domains among `names` that are published, by name.  Within a transaction."""
+        rows = self._execute(_PUBLISHED.format(_places(names)), names)
         return {row[0]: Published(*row) for row in rows}
 
     def of_host(self, host: str) -> Iterator[list[Published]]:
-        """The domains that a host has published, some at a time."""
+        """The domains that a host has published, in the order of their names, up to `BATCH` at a time."""
         last = ""
         while True:
             with self.transaction():
-                rows = self._execute(
-                    f"{_SELECT_DOMAIN} WHERE host = %s AND domain > %s ORDER BY domain LIMIT {BATCH}",
-                    (host, last),
-                )
+                rows = self._execute(_OF_HOST, (host, last, BATCH))
             if rows:
                 yield [Published(*row) for row in rows]
                 last = rows[-1][0]
@@ -119,24 +127,20 @@ class DirectoryDatabase:
                 return
 
     def confirm(self, names: Sequence[str]) -> None:
-        """These domains are still as they were published."""
+        """Renews the time of domains that are still as they were published."""
         with self.transaction():
-            self._execute(
-                f"UPDATE cvm_domain SET published = CURRENT_TIMESTAMP WHERE domain IN ({_places(names)})",  # noqa: S608  ours
-                names,
-            )
+            self._execute(_CONFIRM.format(_places(names)), names)
 
     def lock(self, name: str) -> Published:
-        """The row of a domain, which is made if it is missing (with a host that is empty); nobody else changes it."""
-        query = f"{_SELECT_DOMAIN} WHERE domain = %s FOR UPDATE"
-        rows = self._execute(query, (name,))
+        """Locks the row of a domain until the transaction ends; it is made if it is missing, with an empty host."""
+        rows = self._execute(_LOCK, (name,))
         if not rows:
             self._execute(self._client.new_domain, (name,))
-            rows = self._execute(query, (name,))
+            rows = self._execute(_LOCK, (name,))
         return Published(*rows[0])
 
     def write_domain(self, domain: Domain, endings: str, host: str) -> None:
-        """The row of a domain that was locked."""
+        """Writes the row of a domain that was locked, with the time of now."""
         self._execute(
             "UPDATE cvm_domain SET scope = %s, percenthack = %s, endings = %s, addresses = %s, digest = %s, host = %s,"
             " published = CURRENT_TIMESTAMP, changed = CURRENT_TIMESTAMP WHERE domain = %s",
@@ -144,12 +148,12 @@ class DirectoryDatabase:
         )
 
     def remove_domain(self, name: str) -> None:
-        """The domain and all its addresses are gone."""
+        """Removes a domain and all its addresses."""
         self.remove_all(name)
         self._execute("DELETE FROM cvm_domain WHERE domain = %s", (name,))
 
     def touch_domain(self, name: str, addresses: int) -> None:
-        """An address of a domain has changed: what sums it up has to be found anew."""
+        """Notes that one address has changed: the digest is void; `addresses`: how many there are now."""
         self._execute(
             "UPDATE cvm_domain SET digest = '', addresses = %s, changed = CURRENT_TIMESTAMP WHERE domain = %s",
             (addresses, name),
@@ -162,34 +166,26 @@ class DirectoryDatabase:
         return map(Address._make, self._client.rows(self._connection, domain))
 
     def endings(self, domain: str) -> list[str]:
-        """With what the patterns of a domain end."""
+        """The `units` with which the patterns of a domain end."""
         ((text,),) = self._execute("SELECT endings FROM cvm_domain WHERE domain = %s", (domain,))
         return units(text)
 
     def verdicts(self, domain: str, names: Sequence[str]) -> dict[str, str]:
-        """What is published under these names."""
-        return dict(
-            self._execute(
-                f"SELECT local, verdict FROM cvm_address WHERE domain = %s AND local IN ({_places(names)})",  # noqa: S608  ours
-                (domain, *names),
-            )
-        )
+        """The verdicts under those of these names that are published."""
+        return dict(self._execute(_VERDICTS.format(_places(names)), (domain, *names)))
 
     def remove_all(self, domain: str) -> None:
-        """All rows of a domain are gone."""
+        """Removes all addresses of a domain."""
         self._execute("DELETE FROM cvm_address WHERE domain = %s", (domain,))
 
     def remove(self, domain: str, names: Iterable[str]) -> None:
-        """These rows are gone."""
+        """Removes the rows of a domain with these names."""
         waiting = iter(names)
         while some := list(islice(waiting, BATCH)):
-            self._execute(
-                f"DELETE FROM cvm_address WHERE domain = %s AND local IN ({_places(some)})",  # noqa: S608  ours
-                (domain, *some),
-            )
+            self._execute(_REMOVE.format(_places(some)), (domain, *some))
 
     def add(self, domain: str, rows: Iterable[Address]) -> None:
-        """New rows."""
+        """Adds rows to a domain, which has none with these names."""
         waiting = iter(rows)
         with self._connection.cursor() as cursor:
             while some := list(islice(waiting, BULK)):
@@ -199,9 +195,6 @@ class DirectoryDatabase:
         with self._connection.cursor() as cursor:
             cursor.execute(statement, values)
             return list(cursor.fetchall()) if cursor.description else []
-
-
-_SELECT_DOMAIN = "SELECT domain, addresses, digest, host FROM cvm_domain"
 
 
 def _places(values: Sequence[object]) -> str:

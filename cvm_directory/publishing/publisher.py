@@ -30,6 +30,7 @@ class Refusal(Enum):
     SHRUNK = "it had {before} addresses, and has {after} now (--force, if that is right)"
     GONE = "this host does not have it any more; {before} addresses are published (--force removes them)"
     OTHER_HOST = "{host} has published it (--force takes it over)"
+    NOWHERE = "this host does not have it, and has not published it"
     NOT_PUBLISHED = "{host} has not published the domain: publish it first"
     TOO_LONG = "the directory cannot hold a name as long as {name}"
 
@@ -48,7 +49,7 @@ class Refused(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """What the administrator says."""
+    """What the administrator has asked for."""
 
     host: str
     force: bool
@@ -70,7 +71,7 @@ class Counts:
 
 
 MANY = 10_000
-"""Addresses that are added or removed from which on a database has to know of it at once."""
+"""Changed addresses from which on the database's statistics are renewed at once."""
 
 Say = Callable[[Refused], None]
 
@@ -85,11 +86,11 @@ class Publisher:
         self.counts = Counts()
 
     def publish(self, publication: Publication) -> None:
-        """Everything that was found."""
-        same: list[str] = []
+        """Publishes the domains that have changed, and renews the time of the others."""
         for some in _batches(publication.domains()):
             with self._database.transaction():
                 there = self._database.published([domain.name for domain in some])
+            same: list[str] = []
             for domain in some:
                 if self._is_same(domain, there.get(domain.name)):
                     same.append(domain.name)
@@ -98,17 +99,23 @@ class Publisher:
                 else:
                     self._publish(domain, publication)
             self._confirm(same)
-            same = []
 
     def remove_others(self, known: Callable[[str], bool], only: Collection[str] = ()) -> None:
-        """What this host has published, and does not know any more."""
+        """Removes what this host has published and does not have any more.
+
+        `known`: whether it has a domain.  `only`: these domains; empty: all.
+        """
+        missing = {name for name in only if not known(name)}
         for some in self._database.of_host(self._policy.host):
             for there in some:
-                if (not only or there.name in only) and not known(there.name):
+                if there.name in missing or not (only or known(there.name)):
                     self._remove(there)
+                    missing.discard(there.name)
+        for name in sorted(missing):
+            self._say(refused(name, Refusal.NOWHERE))
 
     def end(self) -> None:
-        """Everything is written."""
+        """Ends a publication."""
         if self.counts.added + self.counts.removed >= MANY and not self._policy.dry_run:
             self._database.note_sizes()
 
@@ -146,7 +153,7 @@ class Publisher:
             self.counts.domains += 1
 
     def _there(self, name: str) -> Published:
-        """What is there: locked, unless nothing is to be written."""
+        """What is published of a domain; locked, unless this is a dry run."""
         nothing = Published(name, 0, "", "")
         if self._policy.dry_run:
             return self._database.published([name]).get(name, nothing)
@@ -198,7 +205,10 @@ class Publisher:
 
 
 def changes(there: Iterable[Address], now: Iterable[Address]) -> Iterator[tuple[Address | None, Address | None]]:
-    """What is there and is not to be, and the other way round; both in the order of their names."""
+    """Where the two differ: what is published, and what is to be; None: nothing.
+
+    Both arguments are in the order of their names.
+    """
     olds, news = iter(there), iter(now)
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
@@ -223,7 +233,7 @@ def _too_long(domain: str, local: str) -> Refused | None:
 
 
 def _shrinks(before: int, after: int, scope: str) -> bool:
-    """Whether more than half is gone, or there is nothing at all."""
+    """Whether more than half is gone, or a whole domain (scope `ALL`) has no address at all."""
     if not after and scope == rules.ALL:
         return True
     return (before - after) * 2 > before
@@ -235,7 +245,7 @@ def refused(domain: str, why: Refusal, **values: object) -> Refused:
 
 
 def _batches(domains: Iterator[Domain]) -> Iterator[list[Domain]]:
-    """So many that their rows are read at once; never waiting for a large one longer than for itself."""
+    """The domains in parts, of which each is looked up with one statement."""
     some: list[Domain] = []
     for domain in domains:
         some.append(domain)

@@ -50,5 +50,5 @@ LONGEST_DOMAIN, LONGEST_LOCAL = 255, 1024
 
 
 def schema(dialect: str) -> list[str]:
-    """The statements that make the tables which are not there."""
+    """The statements that make the tables, unless they are there.  `dialect`: its name."""
     return [table.format(**_KINDS[dialect]) for table in (_DOMAIN, _ADDRESS)]

@@ -22,7 +22,10 @@ def verdict(settings: Settings, local: bytes, domain: bytes, hang_guard: HangGua
 
 
 def publish(database: DirectoryDatabase, policy: Policy, local: bytes, domain: bytes, now: str) -> Refused | str:
-    """Writes one verdict: what was done, in words."""
+    """Writes one verdict; returns what was done, in words.  Raises `Unavailable`.
+
+    `now`: what this host says of the address, from `verdict`.
+    """
     name, place = of_local(local.lower(), pattern=False), of_domain(domain.lower(), wild=False)
     if now == rules.UNKNOWN and not policy.include_unknown:
         return refused(place, Refusal.UNKNOWN, unknown=1)

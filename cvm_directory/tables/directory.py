@@ -27,7 +27,8 @@ _AGE = {
 """By the clock of the database, which has also written the time."""
 
 _LEAST = 4
-"""Names that a statement asks for: so many, or twice as many, and so on; the last one is repeated to fill it."""
+"""The least number of names in a statement.  It doubles where there are more, so that few statements are prepared; the
+last name is repeated to fill it."""
 
 
 class Directory:
@@ -40,7 +41,7 @@ class Directory:
     def rows(
         self, domains: Sequence[str], names: Sequence[str], settles: Callable[[list[Row]], bool] = bool
     ) -> list[Row]:
-        """The rows of these domains with these names; each domain that is there has at least one.
+        """What is published of these domains under these names; each domain that is published has at least one row.
 
         `settles`: whether rows need no second look, for who may be behind.  Raises `Unavailable`.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -17,7 +18,19 @@ def main() -> int:
         return TEMPORARY
 
     hold_standard_descriptors()
+    _open_standard_streams()
     reset_signals()
-    from cvm_qmail.cvmctl.group import cvmctl
+    from cvm_qmail.cvmctl.group import cvmctl, described
 
-    return int(cvmctl(prog_name="cvmctl", standalone_mode=True) or 0)
+    try:
+        return int(cvmctl(prog_name="cvmctl", standalone_mode=True) or 0)
+    except OSError as error:  # of --help and --version; what ends a subcommand is a message already
+        print(f"cvmctl: {described(error)}", file=sys.stderr)
+        return TEMPORARY
+
+
+def _open_standard_streams() -> None:
+    """Opens /dev/null for those that were closed at start: Python has None in their place."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")

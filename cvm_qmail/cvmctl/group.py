@@ -52,11 +52,11 @@ class Group(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads on: click's to handle
                 raise
-            raise Failure(_words(error), TEMPORARY) from None
+            raise Failure(described(error), TEMPORARY) from None
 
 
-def _words(error: OSError) -> str:
-    """What it says, without its number."""
+def described(error: OSError) -> str:
+    """The error in words, with the name of the file if it has one."""
     if not isinstance(error.filename, str | bytes) or error.strerror is None:
         return error.strerror or str(error)
     return f"{text(os.fsencode(error.filename))}: {error.strerror}"

@@ -71,7 +71,7 @@ def names(tables: Tables, settings: Settings, user: User) -> Iterator[Candidate]
     try:
         commands = list(dotqmail.programs(tables.file(path, rights) or b""))
     except Unavailable:
-        return None  # whoever lists the files of the home says so
+        return None  # the listing of the home's files reports it
     if len(commands) != 1 or not is_vdeliver(commands[0]):
         return None
     return _users(tables, settings, user)

@@ -67,7 +67,7 @@ class Connections:
         self._since[connection] = time.monotonic()
         self._look_for_room()
 
-    def stirred(self, connection: Connection) -> None:
+    def answered(self, connection: Connection) -> None:
         """The client has got an answer."""
         if connection in self._since:
             self._since[connection] = time.monotonic()

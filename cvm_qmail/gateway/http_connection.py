@@ -129,7 +129,7 @@ class HttpConnection(asyncio.Protocol):
     def _refuse(self, status: int) -> None:
         self._malformed()
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._write(Response(status, b"this is not a request that can be understood\n"), close=True)
+            self._write(Response(status, b"malformed request\n"), close=True)
         self._hang_up()
 
     async def _serve(self, request: h11.Request) -> None:
@@ -154,7 +154,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if len(self._http.trailing_data[0]) <= HEADERS_LIMIT:
             self._transport.resume_reading()
-        self._connections.stirred(self)
+        self._connections.answered(self)
         if self._http.our_state is not h11.DONE or self._closing:
             self._hang_up()
             return

@@ -30,12 +30,12 @@ PAGES: dict[bytes, Page] = {
 
 _UNAUTHORIZED = Response(
     401,
-    b"a bearer token is wanted, or the token as password\n",
+    b"a bearer token is required, or the token as the password\n",
     headers=(("WWW-Authenticate", "Bearer"), ("WWW-Authenticate", 'Basic realm="cvm-gateway"')),
 )
 _OTHER_HOST = Response(421, b"expected localhost or an IP address as the name of this host\n")
-_NOT_ALLOWED = Response(405, b"only GET and HEAD are known here\n", headers=(("Allow", "GET, HEAD"),))
-_NOT_FOUND = Response(404, b"nothing is here; try /, /v1/recipients/ADDRESS, /v1/statistics, /metrics, /healthz\n")
+_NOT_ALLOWED = Response(405, b"expected GET or HEAD\n", headers=(("Allow", "GET, HEAD"),))
+_NOT_FOUND = Response(404, b"no such page; there are /, /v1/recipients/ADDRESS, /v1/statistics, /metrics, /healthz\n")
 
 
 class Site:

@@ -152,7 +152,7 @@ class Stream:
                 if request.malformed:
                     self._malformed()
                 self._write(request.reply)
-                self._connections.stirred(self)
+                self._connections.answered(self)
                 if self._unsent:
                     return None
         except Malformed as bad:
@@ -169,7 +169,7 @@ class Stream:
         self._asked = None
         try:
             self._write(self._codec.reply(question, result))
-            self._connections.stirred(self)
+            self._connections.answered(self)
             self._go_on()
         except BaseException:
             self._hang_up()

@@ -97,9 +97,11 @@ def judge_start(found: Found, *, branch: bool = False) -> None:
         raise _forwards_only(found.name)
 
 
-def judge_content(found: Found) -> None:
-    """The same, except that a line's exit status may still decide. Raises `Unavailable`."""
-    judge_start(found)
+def judge_list(found: Found) -> None:
+    """Raises `Unavailable` for a file or program line after ``+list``: qmail-local defers when it comes to it.
+
+    Only for files in which no program before that ends the delivery.
+    """
     content = found.file.content or b""
     marker = _FORWARD_ONLY.search(content)
     if marker is not None and _NOT_A_FORWARD.search(content, marker.end()):

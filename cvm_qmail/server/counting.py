@@ -59,7 +59,7 @@ def given(settings: Settings) -> dict[str, str]:
 
 
 def _differs(setting: Setting[Any], environment: Mapping[str, str]) -> bool:
-    """Whether it is set to something else than what counts without it."""
+    """Whether its value is not the default."""
     if setting.name not in environment:
         return False
     try:

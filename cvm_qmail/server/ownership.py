@@ -38,7 +38,7 @@ def _group(text: str) -> int:
 
 
 def _id(name: str, digits: str, expected: str) -> int:
-    """Whether chown(2) accepts a number as an id; to it the last one means "leave"."""
+    """The id; raises `BadSetting` for one that chown(2) does not accept: to it the largest means "leave"."""
     number = int(digits[:12])
     if number >= 2**32 - 1:
         raise BadSetting(name, digits, expected)

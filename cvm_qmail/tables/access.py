@@ -66,7 +66,7 @@ class UserAccess:
         self._rights = rights or switch.own
         self._switch = switch
         self._directories = directories
-        self._own = rights is None
+        self._unnamed = rights is None  # this process looks as itself, for want of an account
         self._direct = own
         self._open = open_regular if own and switch.may else open_file
         self.exact = own or switch.may
@@ -186,7 +186,7 @@ class UserAccess:
             return self.stat(home).st_uid
         except OSError as error:
             raise_if_temporary(error, "passwd-home", home)
-            if self._own and error.errno in REFUSED:  # the result for qmailp is not known
+            if self._unnamed and error.errno in REFUSED:  # the result for qmailp is not known
                 raise Unavailable("cannot-see", "this process has no permission to read this path", home) from None
             return None
 

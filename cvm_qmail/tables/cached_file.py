@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.tables.calls import open_file, read_all
+from cvm_qmail.tables.calls import Open, open_file, read_all
 from cvm_qmail.tables.errors import describe
 from cvm_qmail.tables.identity import Identity, identity, is_settled
 from cvm_qmail.tables.watch import Watch
@@ -26,8 +26,6 @@ ATTEMPTS = 5
 
 Make = Callable[[int, int, bytes], T]
 """``make(fd, size, path)`` returns the value of an open file, and takes over `fd`.  Raises OSError."""
-
-Open = Callable[[bytes], int]
 
 
 def content(fd: int, size: int, _path: bytes) -> bytes:

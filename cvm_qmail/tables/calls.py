@@ -20,6 +20,9 @@ READ_LIMIT = 16 << 20
 NAMES_LIMIT = 1_000_000
 """Names in a directory beyond which it is not listed."""
 
+Open = Callable[[bytes], int]
+"""Opens a path for reading; returns its descriptor.  Raises OSError."""
+
 OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 # Without releasing the interpreter lock, and without exceptions for ordinary results.
@@ -63,7 +66,7 @@ def open_regular(path: bytes) -> int:
         os.close(place)
 
 
-def open_stream(opener: Callable[[bytes], int], path: bytes) -> BinaryIO:
+def open_stream(opener: Open, path: bytes) -> BinaryIO:
     """A regular file that `opener` opens.  Raises OSError; EINVAL for anything else."""
     fd = opener(path)
     if not S_ISREG(os.fstat(fd).st_mode):

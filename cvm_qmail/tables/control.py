@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.rules.domains import Controls
-from cvm_qmail.tables.cached_file import CachedFile, Open, content
+from cvm_qmail.tables.cached_file import CachedFile, content
+from cvm_qmail.tables.calls import Open
 from cvm_qmail.tables.watch import Watch
 
 NAMES = ("me", "envnoathost", "locals", "percenthack", "virtualdomains")

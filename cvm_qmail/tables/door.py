@@ -26,8 +26,8 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables.access import Owners, Status, UserAccess
 from cvm_qmail.tables.ancestors import Directories
 from cvm_qmail.tables.backends import Backends, Unwatched
-from cvm_qmail.tables.cached_file import CachedFile, Open
-from cvm_qmail.tables.calls import asks_access, open_file, open_regular, open_stream
+from cvm_qmail.tables.cached_file import CachedFile
+from cvm_qmail.tables.calls import Open, asks_access, open_file, open_regular, open_stream
 from cvm_qmail.tables.cdb import Database, file_records, open_database
 from cvm_qmail.tables.control import ControlFiles
 from cvm_qmail.tables.dependencies import Dependencies, Request
@@ -321,7 +321,7 @@ class Tables:
             return function(ModeBitAccess(self, rights))
         opener = open_regular if self._switch.may and rights == self._switch.own else None
         cdb = partial(self._cdb, rights, opener)
-        access = SetfsuidAccess(home, self._directories, self._asked, cdb, opened=opener or open_file)
+        access = SetfsuidAccess(home, self._directories, self._asked, cdb, opener=opener or open_file)
         if not self._switch.may:
             return function(access)
         return self._switch.run(rights, function, access)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from cvm_qmail.answer import Table, Unavailable
 from cvm_qmail.tables.access import Status
 from cvm_qmail.tables.ancestors import Directories
-from cvm_qmail.tables.calls import check_searchable, check_writable, list_names, read_all
+from cvm_qmail.tables.calls import Open, check_searchable, check_writable, list_names, read_all
 from cvm_qmail.tables.errors import REFUSED
 
 if TYPE_CHECKING:
@@ -135,14 +135,14 @@ class SetfsuidAccess:
         ask: Ask,
         cdb: OpenDatabase,
         *,
-        opened: Callable[[bytes], int],
+        opener: Open,
     ) -> None:
-        """`ask` and `cdb`: those of `Tables`; they report to a trace and to the hang guard; `opened` opens a file."""
+        """`ask` and `cdb`: those of `Tables`; they report to a trace and to the hang guard; `opener` opens a file."""
         self._below = home + b"/"
         self._directories = directories
         self._ask = ask
         self._cdb = cdb
-        self._open = opened
+        self._open = opener
         self._known: dict[bytes, os.stat_result | None] = {}
         """What lstat(2) said of each path below the home; None: missing."""
 

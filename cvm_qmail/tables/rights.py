@@ -59,7 +59,7 @@ def _set_capabilities(words: ctypes.Array[ctypes.c_uint32]) -> None:
 
 
 def drop_groups() -> bool:
-    """Leave all supplementary groups; False if this process may not."""
+    """Leaves all supplementary groups; returns False if this process may not."""
     if not os.getgroups():
         return True
     try:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cvm_qmail.rules.program_line import OPAQUE, deciding
-
-__all__ = ["OPAQUE", "exit_status", "vdelivermail"]
+from cvm_qmail.rules.program_line import deciding
 
 _EXIT = re.compile(rb"[ \t]*exit(?:[ \t]+([0-9]{1,9}))?[ \t]*;?[ \t]*")
 
@@ -29,7 +27,7 @@ def exit_status(command: bytes) -> int | None:
 def vdelivermail(command: bytes) -> Sequence[bytes] | None:
     """The arguments of vdelivermail, if that is what decides the command's status; None for any other program.
 
-    An argument that only the shell can determine is `OPAQUE`.
+    An argument that only the shell can determine is `program_line.OPAQUE`.
     """
     if b"vdelivermail" not in command:
         return None

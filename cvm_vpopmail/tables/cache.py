@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from cvm_qmail.answer import Table, Unavailable
 from cvm_vpopmail.notices import Notices
-from cvm_vpopmail.sqlconfig import Options
+from cvm_vpopmail.sqlconfig import Lifetimes
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -32,14 +32,14 @@ class Cached(Generic[K, V]):
     def __init__(
         self,
         table: Table[K, V],
-        options: Options,
+        lifetimes: Lifetimes,
         valid_until: Callable[[float], None],
         notices: Notices,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`valid_until`: called with the time until which a cached answer is valid."""
         self._table = table
-        self._options = options
+        self._lifetimes = lifetimes
         self._valid_until = valid_until
         self._notices = notices
         self._clock = clock
@@ -58,7 +58,7 @@ class Cached(Generic[K, V]):
         try:
             value = self._table.get(key)
         except Unavailable as error:
-            if kept is None or kept[1] is None or now >= kept[0] + self._options.cache_stale:
+            if kept is None or kept[1] is None or now >= kept[0] + self._lifetimes.stale:
                 raise
             self._kept[key] = kept
             if error.reason not in UNAVAILABLE:
@@ -66,9 +66,9 @@ class Cached(Generic[K, V]):
             self._notices.say("stale", "database unavailable: serving stale cache entries")
             self._valid_until(now)
             return kept[1]
-        lifetime = self._options.cache_negative if value is None else self._options.cache
+        lifetime = self._lifetimes.not_found if value is None else self._lifetimes.found
         if lifetime:
             self._kept[key] = now + lifetime, value
-            if len(self._kept) > self._options.cache_size:
+            if len(self._kept) > self._lifetimes.size:
                 del self._kept[next(iter(self._kept))]
         return value

@@ -14,7 +14,7 @@ from cvm_vpopmail.dialects import Dialect
 from cvm_vpopmail.notices import SHARED, Notices
 from cvm_vpopmail.rules.limits import Limits
 from cvm_vpopmail.settings import Vpopmail
-from cvm_vpopmail.sqlconfig import Options
+from cvm_vpopmail.sqlconfig import Lifetimes, Options
 from cvm_vpopmail.tables import network
 from cvm_vpopmail.tables.cache import Cached
 from cvm_vpopmail.tables.connection import Connect
@@ -53,16 +53,16 @@ def driver(dialect: Dialect, variable: str = "CVM_VPOPMAIL_BACKEND") -> Connect:
 
 def sql(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect, notices: Notices = SHARED) -> Sql:
     """The tables of this policy; nothing is connected yet.  Raises `BadSetting`."""
-    options = Options.from_settings(settings, dialect, policy.directory)
+    options, lifetimes = Options.from_settings(settings, dialect, policy.directory), Lifetimes.from_settings(settings)
     connect, declared = driver(dialect), network.declared(tables, options)
 
     def valid_until(moment: float) -> None:
         tables.current.valid_until(moment)
 
     def kept(table: Table[K, V]) -> Table[K, V]:
-        if not options.cache and not options.cache_negative:
+        if not lifetimes.found and not lifetimes.not_found:
             return table
-        return Cached(table, options, valid_until, notices)
+        return Cached(table, lifetimes, valid_until, notices)
 
     database = Replicas.of(tables, options, connect, settings.lookup_timeout, notices, allowed=declared)
     accounts = SqlAccounts(database, dialect, many_domains=policy.many_domains, clear=policy.clear_passwords)

@@ -56,7 +56,7 @@ _ANSWERS = frozenset({"database-tables", "database-columns", "database-lag"})
 """Reasons of a server that answers."""
 
 _LEAST = 0.01
-"""Seconds that it makes no sense to ask in."""
+"""Seconds below which it makes no sense to ask."""
 
 
 class Servers:
@@ -91,7 +91,7 @@ class Servers:
 
     @property
     def where(self) -> bytes:
-        """The server in use."""
+        """The server in use, as answers and the hang guard name it."""
         return b"database" if self._in_use is None else self._in_use.where
 
     @property
@@ -100,7 +100,7 @@ class Servers:
         return None if self._in_use is None else self._in_use.connection.leads
 
     def rows(self, select: Select, values: Sequence[bytes]) -> list[Row]:
-        """What the first server finds that can be asked.  Raises `Unavailable`."""
+        """The rows from the first server that can be asked.  Raises `Unavailable`."""
         until = self._tables.current.began + self._wait
         in_use = self._in_use
         if in_use is not None and not in_use.only and self._fails_elsewhere(in_use):
@@ -207,7 +207,7 @@ class Servers:
         behind: Collection[str] = (),
         last: Unavailable | None = None,
     ) -> list[Row]:
-        """What the first server finds that can be asked and is not `behind`.
+        """The rows from the first server that can be asked, and is none of `behind`.
 
         Raises `Unavailable`: `last`, if there is no such server.
         """
@@ -247,7 +247,7 @@ class Servers:
             self._notices.failed(place, error.reason, error.detail, PAUSE)
 
     def _saw(self, place: str, error: DatabaseError) -> None:
-        """Tells whoever watches back ends."""
+        """Reports the server's state to whoever watches back ends."""
         self._doubted = True
         state = None if error.reason in _ANSWERS else BackendState.DOWN
         if error.reason == "database-refused":
@@ -283,7 +283,7 @@ class Servers:
         return self._in_use
 
     def _go_back(self, until: float) -> None:
-        """To a server before the one in use, if one takes a connection."""
+        """Changes to a server before the one in use, if one takes a connection."""
         self._return_at = time.monotonic() + RETURN
         kept = self._in_use
         try:
@@ -316,7 +316,7 @@ class _InUse(NamedTuple):
     place: str
     """The server, as messages name it."""
     where: bytes
-    """The same."""
+    """The same, for answers and the hang guard."""
     first: bool
     """Whether it is the first of those configured."""
     only: bool

@@ -8,9 +8,8 @@
 A table valias or limits that was never there is empty: vpopmail makes it when it is first asked for.  One
 that has gone since this server has seen it is a temporary failure.
 
-Invariants: the server compares, by the collation of its columns: so that `Bob` is found or not as vpopmail finds
-it.  Values are bound.  NULL is
-empty, or 0.
+Invariants: the server compares names, by the collation of its columns, so that `Bob` is found or not as vpopmail finds
+it.  Values are bound, never written into a statement.  NULL is empty, or 0.
 
 Source: vmysql.c, vpgsql.c (vauth_getpw, valias_select, vget_limits).
 """

@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from stat import S_ISCHR, S_ISDIR, S_ISREG, S_ISSOCK
+from typing import TypeVar
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.tables.access import Status
 from cvm_qmail.tables.door import FileAccess
 from cvm_qmail.tables.errors import REFUSED, TEMPORARY
+
+T = TypeVar("T")
 
 
 class UserView:
@@ -30,16 +34,18 @@ class UserView:
         self._access = access
         self._until = until
 
-    def _in_time(self, path: bytes) -> None:
+    def _ask(self, question: Callable[[bytes], T], path: bytes) -> T | None:
+        """An answer of the file system; None where the user finds nothing there.  Raises `Unavailable`."""
         if time.monotonic() >= self._until:
             raise Unavailable("too-much", "there is more to look at than there is time", path)
-
-    def _raise_unless_answer(self, error: Unavailable) -> None:
-        """Raises the error again, unless the user would meet the same one: then the user finds nothing there."""
-        if error.errno is None or error.errno in TEMPORARY:
-            raise error
-        if error.errno in REFUSED and not self._access.exact:
-            raise error
+        try:
+            return question(path)
+        except Unavailable as error:
+            if error.errno is None or error.errno in TEMPORARY:
+                raise
+            if error.errno in REFUSED and not self._access.exact:  # the user may be allowed to
+                raise
+            return None
 
     def file(self, path: bytes, /) -> bytes | None:
         """Content of a regular file that can be opened, or of /dev/null; None for anything else."""
@@ -50,53 +56,24 @@ class UserView:
             return b""
         if not S_ISREG(status.mode):
             raise Unavailable("not-a-file", "is not a regular file: reading it may never end", path)
-        try:
-            return self._access.file(path)
-        except Unavailable as error:
-            self._raise_unless_answer(error)
-            return None
+        return self._ask(self._access.file, path)
 
     def status(self, path: bytes, /) -> Status | None:
         """What stat(2) says; None if it cannot be looked at."""
-        self._in_time(path)
-        try:
-            return self._access.status(path)
-        except Unavailable as error:
-            self._raise_unless_answer(error)
-            return None
+        return self._ask(self._access.status, path)
 
     def listing(self, path: bytes, /) -> list[bytes] | None:
         """The names in a directory; None if it cannot be listed."""
-        self._in_time(path)
-        try:
-            return self._access.listing(path)
-        except Unavailable as error:
-            self._raise_unless_answer(error)
-            return None
+        return self._ask(self._access.listing, path)
 
     def enters(self, path: bytes, /) -> bool:
         """Whether chdir(2) succeeds."""
-        self._in_time(path)
-        try:
-            return self._access.enters(path)
-        except Unavailable as error:
-            self._raise_unless_answer(error)
-            return False
+        return bool(self._ask(self._access.enters, path))
 
     def writable(self, path: bytes, /) -> bool:
         """Whether files can be made in the directory."""
-        self._in_time(path)
-        try:
-            return bool(self._access.writable(path))
-        except Unavailable as error:
-            self._raise_unless_answer(error)
-            return False
+        return bool(self._ask(self._access.writable, path))
 
     def is_link(self, path: bytes, /) -> bool:
         """Whether the name is a symbolic link."""
-        self._in_time(path)
-        try:
-            return self._access.is_link(path)
-        except Unavailable as error:
-            self._raise_unless_answer(error)
-            return False
+        return bool(self._ask(self._access.is_link, path))

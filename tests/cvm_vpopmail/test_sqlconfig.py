@@ -14,7 +14,7 @@ from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.credentials import Password, Server
 from cvm_vpopmail.dialects import MYSQL, PGSQL, Dialect
-from cvm_vpopmail.sqlconfig import Options, servers
+from cvm_vpopmail.sqlconfig import Lifetimes, Options, servers
 
 READ = b"replica|3307|reader|s3cret|mail\n"
 UPDATE = b"primary|0|writer|0ther|mail\n"
@@ -78,13 +78,17 @@ def test_a_socket_of_postgresql_is_named_by_its_directory(directory: Path) -> No
         ("CVM_VPOPMAIL_SQL_CA", "/etc/\udcff"),
         ("CVM_VPOPMAIL_SQL_TLS", "maybe"),
         ("CVM_VPOPMAIL_SQL_CHARSET", "utf8'; --"),
-        ("CVM_VPOPMAIL_CACHE", "-1"),
-        ("CVM_VPOPMAIL_CACHE_SIZE", "0"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(directory: Path, name: str, value: str) -> None:
     with pytest.raises(BadSetting, match=f"{name}: found "):
         asked(directory, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("CVM_VPOPMAIL_CACHE", "-1"), ("CVM_VPOPMAIL_CACHE_SIZE", "0")])
+def test_a_lifetime_that_cannot_be_used_is_named(name: str, value: str) -> None:
+    with pytest.raises(BadSetting, match=f"{name}: found "):
+        Lifetimes.from_settings(Settings.from_environment({name: value}))
 
 
 @pytest.mark.parametrize("text", [None, b"host|0|user\n"])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -15,6 +18,8 @@ from cvm_qmail.cvmctl.commands import commands
 from cvm_qmail.cvmctl.group import cvmctl
 from cvm_qmail.protocols.cvm.client import NoAnswer
 from cvm_qmail.settings import BadSetting
+
+CVMCTL = Path(sys.executable).with_name("cvmctl")
 
 
 def run(*arguments: str) -> Result:
@@ -61,3 +66,19 @@ def test_what_ends_a_subcommand_is_a_message_and_a_status(
     said = run("fails")
     assert (said.exit_code, said.stdout) == (status, "")
     assert message in said.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", [["log", "--summary"], ["decode", "0200"], ["log", "-"], ["--help"]])
+def test_closed_standard_descriptors_are_no_traceback(closed: str, arguments: list[str]) -> None:
+    command = ["sh", "-c", f'exec "$0" "$@" {closed}', CVMCTL, *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["log", "--help"], ["decode", "0200"]])
+def test_a_full_disk_is_no_traceback(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([CVMCTL, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (111, "cvmctl: No space left on device\n")

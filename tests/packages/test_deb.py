@@ -91,21 +91,6 @@ def load(target: Machine) -> Iterator[Counter[int]]:
         thread.join()
 
 
-# -- what is in them ----------------------------------------------------------------------------------
-
-
-@pytest.mark.peer("lintian")
-def test_lintian_finds_nothing(packages: Packages) -> None:
-    done = subprocess.run(
-        ["lintian", "--allow-root", "--fail-on", "error,warning", *packages],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert (done.returncode, done.stdout) == (0, "")
-
-
 # -- without systemd ----------------------------------------------------------------------------------
 
 
@@ -272,3 +257,18 @@ def gateway_answers(systemd: Machine) -> None:
     assert systemd.run("python3", "-c", script).stdout == "b'4:OK 1,'\n"
     assert systemd.run("systemctl", "is-active", "cvm-gateway.service").stdout == "active\n"
     systemd.sh("systemctl stop cvm-gateway.socket cvm-gateway.service")
+
+
+# -- what is in them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.peer("lintian")
+def test_lintian_finds_nothing(packages: Packages) -> None:
+    done = subprocess.run(
+        ["lintian", "--allow-root", "--fail-on", "error,warning", *packages],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "")

@@ -213,3 +213,19 @@ def test_a_landlock_that_cannot_be_entered_is_said_where_it_is_required(host: Ho
         assert "CVM_SANDBOX=required, but Landlock says: Operation not permitted" in said
         assert "Traceback" not in said
         assert list(server.path.parent.glob("socket*")) == []
+
+
+DEEP = """
+import os, sys
+from cvm_qmail.process import landlock
+for _ in range(15):
+    landlock.restrict([landlock.Rule("/", 0xFFFF)], None)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Becomes its arguments, with room for one more sandbox of the sixteen that the kernel nests: the supervisor's."""
+
+
+def test_a_worker_that_cannot_enter_a_required_sandbox_says_why(host: Host) -> None:
+    with serving(host, wrapper=[sys.executable, "-c", DEEP], CVM_SANDBOX="required") as server:
+        assert "Landlock says: Argument list too long" in server.logged("? worker ")
+        assert server.stop() == 0

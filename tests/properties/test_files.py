@@ -104,8 +104,10 @@ def test_the_names_of_qmail_files_are_bounded_and_stay_in_the_home(dash: bytes, 
 @given(strategies.files, st.sampled_from([0o644, 0o744]))
 def test_any_content_is_judged_and_a_bare_comment_before_it_is_no_blank_line(content: bytes, mode: int) -> None:
     def judged(text: bytes) -> str:
+        found = dotqmail.Found(b".qmail", dotqmail.DotQmail(mode, text), default=False)
         try:
-            dotqmail.judge_content(dotqmail.Found(b".qmail", dotqmail.DotQmail(mode, text), default=False))
+            dotqmail.judge_start(found)
+            dotqmail.judge_list(found)
         except Unavailable as error:
             return error.reason
         return ""

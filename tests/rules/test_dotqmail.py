@@ -7,7 +7,18 @@ from collections.abc import Callable
 import pytest
 
 from cvm_qmail.answer import Unavailable
-from cvm_qmail.rules.dotqmail import DotQmail, Found, Home, judge_content, judge_home, lines, names, programs, search
+from cvm_qmail.rules.dotqmail import (
+    DotQmail,
+    Found,
+    Home,
+    judge_home,
+    judge_list,
+    judge_start,
+    lines,
+    names,
+    programs,
+    search,
+)
 
 MASK = 0o002
 
@@ -148,7 +159,8 @@ def test_a_file_that_cannot_be_opened_ends_the_search() -> None:
 
 
 def content(text: bytes | None, mode: int = 0o644) -> str:
-    return error(lambda: judge_content(Found(b".qmail-a", DotQmail(0o100000 | mode, text), default=False)))
+    found = Found(b".qmail-a", DotQmail(0o100000 | mode, text), default=False)
+    return error(lambda: judge_start(found)) or error(lambda: judge_list(found))
 
 
 @pytest.mark.parametrize(

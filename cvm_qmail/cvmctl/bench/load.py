@@ -22,10 +22,10 @@ from cvm_qmail.cvmctl.ui.output import TEMPORARY, Failure
 from cvm_qmail.protocols.cvm import client
 
 LOST_PAUSE = 0.01
-"""Seconds that a client waits when it got no answer: a module that is gone must not be run at in a loop."""
+"""Seconds that a client waits when it got no answer, so that a module that is gone is not asked in a tight loop."""
 
 NAP = 0.1
-"""Seconds between two looks at whether to stop, for a client that has time."""
+"""Seconds between two checks whether to stop, for a client that waits for its turn."""
 
 GRACE = 2.0
 """Seconds for clients to report, beyond the time that an exchange may take."""
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 
 
 class Tally:
-    """What came of it."""
+    """The results of the clients."""
 
     def __init__(self) -> None:
         self.answers: Counter[int] = Counter()

@@ -82,7 +82,7 @@ class LintContext:
 
     @cached_property
     def records(self) -> list[tuple[bytes, bytes]]:
-        """Those of users/cdb; none if it is damaged, which `cdb` says.  Raises `Unavailable`."""
+        """Those of users/cdb; none if it is damaged, which `assign.cdb` reports.  Raises `Unavailable`."""
         try:
             return files.users_cdb(self.tables, self.settings) or []
         except Unavailable as error:
@@ -91,7 +91,7 @@ class LintContext:
             return []
 
     def user_of(self, key: bytes, data: bytes) -> users.User | None:
-        """Who a record of users/cdb gives its addresses to."""
+        """The user to whom a record of users/cdb gives its addresses; None: the record is damaged."""
         name = key[1:].removesuffix(b"\0")
         try:
             return users.assigned(name, {b"": name[-1:], key: data})
@@ -105,11 +105,11 @@ class LintContext:
         return resolver.controller(local)
 
     def answer(self, recipient: Recipient) -> Answer | None:
-        """What the server says; None: it cannot tell."""
+        """The server's answer; None: it would be a temporary failure."""
         return self.or_none_reported(lambda: self.lookup(recipient))
 
     def or_none_reported(self, look: Callable[[], T]) -> T | None:
-        """What can be found out; None if it cannot, which is reported where no rule will."""
+        """The result of `look`; None if it raises `Unavailable`, which is reported here if no rule will report it."""
         try:
             return look()
         except Unavailable as error:
@@ -118,7 +118,7 @@ class LintContext:
             return None
 
     def blind(self, error: Unavailable) -> bool:
-        """Whether it is about this process, not of the host: a look hung, or for want of rights."""
+        """Whether the error is this process's and not the host's: a lookup hung, or the process lacks rights."""
         return error.reason == HUNG or (not self.exact and error.reason in DENIALS)
 
 

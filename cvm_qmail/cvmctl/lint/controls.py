@@ -69,7 +69,7 @@ def control_syntax(context: LintContext) -> Iterator[Finding]:
 
 
 def _odd(name: str, line: Line, domain: bytes) -> str:
-    """What is wrong with a line; nothing: nothing."""
+    """What is wrong with a line; empty: nothing."""
     if line.raw.rstrip(b" \t").endswith(b"\r"):
         return "ends in a carriage return, which becomes part of the entry"
     if 0 in line.raw:
@@ -123,7 +123,7 @@ def both(context: LintContext) -> Iterator[Finding]:
 
 
 def nobody(context: LintContext) -> Iterator[Finding]:
-    """Entries of virtualdomains whose user there is not, or has no address for them."""
+    """Entries of virtualdomains whose user does not exist, or has no address for them."""
     for line, name, prepend in context.virtual:
         account, _, domain = name.rpartition(b"@")
         if not prepend or any(local.value.lower() == domain for local in context.local_lines):
@@ -173,7 +173,7 @@ def rcpthosts(context: LintContext) -> Iterator[Finding]:
             "list the domains for which this host accepts mail",
         )
     if or_none(context.tables.controls) is None:
-        return  # it is not known what is ours
+        return  # which domains are delivered here is unknown
     local = {line.value.lower() for line in context.local_lines}
     hack = {line.value.lower() for line in context.lines("percenthack")}
     virtual = {name for _, name, _ in context.virtual}

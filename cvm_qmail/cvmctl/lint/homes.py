@@ -80,7 +80,9 @@ def _dotqmails(context: LintContext, visited: Visited, home: dotqmail.Home) -> I
                 what = f"mode {file.mode & 0o7777:04o}: others may write"
                 yield Finding("dotqmail-writable", path, None, what, "mail for its addresses waits", "chmod o-w it")
                 continue
-            dotqmail.judge_content(dotqmail.Found(name, file, default=False))
+            found = dotqmail.Found(name, file, default=False)
+            dotqmail.judge_start(found)
+            dotqmail.judge_list(found)
             files[name] = file
         except Unavailable as error:
             if context.blind(error):

@@ -27,6 +27,7 @@ from cvm_qmail.plugin import Lookup
 from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import HangGuard, Tables
+from cvm_qmail.tables.rights import drop_groups
 
 ALL, LISTED, NONE = "all", "listed", "none"
 """Scopes of a place: an address that is no entry is rejected; is judged by other places; is out of scope."""
@@ -54,7 +55,7 @@ def survey(
 
     A domain is named as the control files name it: one that stands for many begins with a dot, or is empty.
     """
-    files.open_tables(settings)  # drops groups
+    drop_groups()
     tables = Tables(settings, hang_guard=hang_guard)
     lookup = make_lookup(tables, qmail(tables, settings))
     here, _ = places(tables, settings)
@@ -177,7 +178,7 @@ def _judged(lookup: Lookup, recipient: Recipient) -> tuple[int, Answer | Unavail
 
 def judged(settings: Settings, account: bytes, domain: bytes, hang_guard: HangGuard | None = None) -> int:
     """What a survey would say of one address."""
-    files.open_tables(settings)  # drops groups
+    drop_groups()
     tables = Tables(settings, hang_guard=hang_guard)
     lookup = make_lookup(tables, qmail(tables, settings))
     return _judged(lookup, Recipient(account, domain))[0]

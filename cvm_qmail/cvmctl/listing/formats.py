@@ -24,7 +24,7 @@ from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure, escaped, t
 
 
 def notation(entry: Entry) -> bytes:
-    """The entry as this page writes it."""
+    """The entry in the notation above."""
     local, pattern, domain, wild = entry
     if pattern and local:
         local += b"default" if local.endswith(b"-") else b"*"

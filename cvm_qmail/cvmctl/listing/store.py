@@ -23,7 +23,7 @@ UNKNOWN: Final = 1
 REJECTED: Final = 2
 OUT_OF_SCOPE: Final = 3
 DOUBT: Final = 4
-"""A pattern of which somebody else judges each address."""
+"""A pattern of which a plug-in judges each address."""
 
 _SCHEMA = """
     PRAGMA journal_mode = OFF;

@@ -9,7 +9,6 @@ import tempfile
 from typing import NamedTuple
 
 from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
-from cvm_qmail.cvmctl.host import files
 from cvm_qmail.cvmctl.listing.entries import Entry, Place
 from cvm_qmail.cvmctl.listing.finder import CandidateFinder
 from cvm_qmail.cvmctl.listing.places import of_domain, places
@@ -20,6 +19,7 @@ from cvm_qmail.plugin import Lookup
 from cvm_qmail.qmail import qmail
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import HangGuard, Tables
+from cvm_qmail.tables.rights import drop_groups
 
 QMAILS_OWN = frozenset({"no-mailbox", "home-not-absolute"})
 """Reasons of rejections that apply to all addresses of a pattern; others are a plug-in's."""
@@ -44,7 +44,7 @@ def survey(
 
     Raises `Unavailable`.
     """
-    files.open_tables(settings)  # drops groups
+    drop_groups()
     tables = Tables(settings, hang_guard=hang_guard)
     lookup = make_lookup(tables, qmail(tables, settings))
     where, whole = places(tables, settings)

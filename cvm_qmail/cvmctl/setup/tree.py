@@ -84,9 +84,9 @@ class Tree:
         """Whether the name is taken, be it by a link that leads nowhere."""
         return os.path.lexists(self.place(path))
 
-    def program(self, *names: str) -> str | None:
-        """The first of these programs where Linux systems keep them."""
-        paths = (f"{directory}/{name}" for name in names for directory in PROGRAMS)
+    def program(self, name: str) -> str | None:
+        """A program where Linux systems keep them; None: it is not there."""
+        paths = (f"{directory}/{name}" for directory in PROGRAMS)
         return next((path for path in paths if self.read(path, 1) is not None), None)
 
     def accounts(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ STEPS = 200
 """Moves of the bar from its beginning to its end."""
 
 UNKNOWN = 1 << 20
-"""What is taken for the total, to tell when to move, if nobody knows it."""
+"""The total that is assumed where it is unknown: it decides how often the bar moves."""
 
 
 @contextmanager

@@ -80,9 +80,9 @@ class Damage(NamedTuple):
     """Where a packet is damaged."""
 
     offset: int
-    """The name of the damaged part."""
+    """Where the damaged part begins."""
     what: str
-    """What is wrong; without any bytes of the packet."""
+    """Its name, and what is wrong; without any bytes of the packet."""
 
 
 class Walk(NamedTuple):

@@ -80,7 +80,7 @@ def nonce_of(packet: bytes) -> bytes:
 
 @lru_cache(_KEPT)
 def is_whole(packet: bytes) -> bool:
-    """Whether a response is complete: it ends with a zero byte."""
+    """Whether these bytes are a complete response of version 2, and not its beginning."""
     try:
         packets.parse_response(packet)
     except packets.Malformed:

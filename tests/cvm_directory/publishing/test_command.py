@@ -70,6 +70,13 @@ def test_a_host_is_published(directory: Directory, host: Host) -> None:
     ]
 
 
+def test_a_domain_that_nobody_has_is_named(directory: Directory, host: Host) -> None:
+    said = directory.publish(host.environment, "exmaple.org", "v.example")
+    assert said.returncode == 100
+    assert "exmaple.org: not published, and stays as it is: this host does not have it" in said.stderr
+    assert [*times(directory)] == ["v.example"]
+
+
 @EACH
 def test_only_what_has_changed_is_written(directory: Directory, host: Host) -> None:
     directory.publish(host.environment)

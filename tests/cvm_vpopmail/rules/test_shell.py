@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvm_vpopmail.rules.shell import OPAQUE, exit_status, vdelivermail
+from cvm_qmail.rules.program_line import OPAQUE
+from cvm_vpopmail.rules.shell import exit_status, vdelivermail
 
 PATH = b"/home/vpopmail/bin/vdelivermail"
 

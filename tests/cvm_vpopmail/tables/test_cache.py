@@ -6,9 +6,8 @@ import pytest
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import Settings
-from cvm_vpopmail.dialects import MYSQL
 from cvm_vpopmail.notices import Notices
-from cvm_vpopmail.sqlconfig import Options
+from cvm_vpopmail.sqlconfig import Lifetimes
 from cvm_vpopmail.tables.cache import Cached
 
 DOWN = Unavailable("database-down", "refused")
@@ -34,13 +33,13 @@ class World:
 
     def __init__(self, **settings: str) -> None:
         given = {f"CVM_VPOPMAIL_{name}": value for name, value in settings.items()}
-        options = Options.from_settings(Settings.from_environment(given), MYSQL, b"/home/vpopmail")
+        lifetimes = Lifetimes.from_settings(Settings.from_environment(given))
         self.source = Source()
         self.now = 100.0
         self.valid_until: list[float] = []
         self.said: list[str] = []
         notices = Notices(self.said.append, lambda: self.now)
-        self.cache = Cached(self.source, options, self.valid_until.append, notices, lambda: self.now)
+        self.cache = Cached(self.source, lifetimes, self.valid_until.append, notices, lambda: self.now)
 
     def get(self, key: str) -> int | None:
         return self.cache.get(key)
