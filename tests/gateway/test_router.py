@@ -114,7 +114,7 @@ def test_what_a_module_does_not_know_the_next_may(net: Net, first: object, outco
     with temporary_directory() as directory, module(f"cvm-local:{directory}/one") as one:
         routes = directory / "routes"
         routes.write_text(f":{one.address},{net.alive.address}")
-        one.says = lambda _: first  # type: ignore[assignment,return-value]  # a reply from the table of cases
+        one.says = lambda _: first
         with gateway("", "--routes", str(routes)) as running:
             said = running.outcome("joe@any.test")
             if outcome is not None:
