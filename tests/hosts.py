@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cdblib
+import pytest
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -96,6 +98,18 @@ def temporary_directory() -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def mounted(place: Path | str, at: Path, *options: str) -> Iterator[None]:
+    """What is at `place` is seen at `at` too; skips where this process may not mount."""
+    done = subprocess.run(["mount", "--bind", *options, place, at], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"PEER MISSING: the right to mount: {done.stderr}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", at], check=True)
 
 
 def plain_host(root: Path) -> Host:

@@ -54,7 +54,7 @@ class Memory:
         self._owners = owners or {account.home: account.uid for account in accounts.values()}
         self._homes = homes or {}
 
-    def request(self, *, cacheable: bool = True) -> Request:  # noqa: ARG002  as `Tables`
+    def request(self, **_: bool) -> Request:
         """Nothing here is watched, so nothing can be cached."""
         return Request(0.0, int, cacheable=False)
 

@@ -47,9 +47,9 @@ def _failures(init: Callable[..., None]) -> Callable[..., None]:
 def only_registered_words() -> Iterator[None]:
     """While this is open, an unknown word is an AssertionError."""
     new, init = Answer.__new__, Unavailable.__init__
-    Answer.__new__ = _answers(new)  # type: ignore[method-assign, assignment]  # while tests run
-    Unavailable.__init__ = _failures(init)  # type: ignore[method-assign]  # while tests run
+    Answer.__new__ = _answers(new)
+    Unavailable.__init__ = _failures(init)
     try:
         yield
     finally:
-        Answer.__new__, Unavailable.__init__ = new, init  # type: ignore[method-assign]  # while tests run
+        Answer.__new__, Unavailable.__init__ = new, init

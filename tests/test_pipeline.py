@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
-from hosts import Host, plain_host, temporary_directory
+from hosts import Host, mounted, plain_host, temporary_directory
 from serving import request, until
 
 from cvm_qmail.answer import Answer, Recipient, Verdict
@@ -147,18 +146,13 @@ def test_it_is_written_before_a_lookup_that_follows_a_link(way: Way) -> None:
     assert heard[:2] == ["lookup", "flush"]
 
 
-@pytest.mark.peer("mount")
 def test_it_is_written_before_a_lookup_below_a_mount_point(way: Way) -> None:
     home = way.host.root / "home/ann"
-    if subprocess.run(["mount", "--bind", home, home], capture_output=True, check=False).returncode:
-        pytest.skip("this process may not mount")
-    try:
+    with mounted(home, home):
         way.respond(request("joe"))
         assert "flush" in way.heard(request("ann"))
         assert "flush" in way.heard(request("ann-x"))
         assert "flush" not in way.heard(request("joe", nonce=b"another"))
-    finally:
-        subprocess.run(["umount", home], check=True)
 
 
 def test_it_is_written_before_anything_that_cannot_be_repeated() -> None:

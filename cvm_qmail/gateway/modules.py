@@ -56,16 +56,22 @@ class Modules:
         import ssl
 
         if self._context is None:
+            authorities, own = self._settings.https_ca, self._settings.https_certificate
             try:
-                context = ssl.create_default_context(cafile=self._settings.https_ca)
+                context = ssl.create_default_context(cafile=authorities)
+            except ssl.SSLError:
+                raise CannotAsk(f"CVM_GATEWAY_HTTPS_CA: {authorities}: expected a PEM file with certificates") from None
             except OSError as error:
-                raise CannotAsk(f"CVM_GATEWAY_HTTPS_CA: {error.strerror or error}") from None
-            if self._settings.https_certificate:
+                raise CannotAsk(f"CVM_GATEWAY_HTTPS_CA: {authorities}: {error.strerror}") from None
+            if own:
                 try:
-                    context.load_cert_chain(self._settings.https_certificate, password=_no_password)
+                    context.load_cert_chain(own, password=_no_password)
+                except ssl.SSLError:
+                    expected = "a PEM file with a certificate and its key"
+                    raise CannotAsk(f"CVM_GATEWAY_HTTPS_CERTIFICATE: {own}: expected {expected}") from None
                 except (OSError, ValueError) as error:
                     found = getattr(error, "strerror", None) or error
-                    raise CannotAsk(f"CVM_GATEWAY_HTTPS_CERTIFICATE: {found}") from None
+                    raise CannotAsk(f"CVM_GATEWAY_HTTPS_CERTIFICATE: {own}: {found}") from None
             self._context = context
         return self._context
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cvm_directory import rules
-from cvm_directory.rules import Found, Row, domain_names, find, local_names
+from cvm_directory.rules import Found, Row, domain_names, find, hacked, local_names
 
 
 def row(domain: str, local: str | None, verdict: str = "+", scope: str = "all", endings: str = "-") -> Row:
@@ -15,6 +15,7 @@ def row(domain: str, local: str | None, verdict: str = "+", scope: str = "all", 
 def test_domains_are_asked_for_as_qmail_send_looks_into_virtualdomains() -> None:
     assert domain_names(b"A.b.Example") == ["a.b.example", "*.b.example", "*.example", "*"]
     assert domain_names(b".x") == [".x", "*.x", "*"]
+    assert domain_names(b"a..x") == ["a..x", "*..x", "*.x", "*"]
     assert domain_names(b"") == ["", "*"]
 
 
@@ -73,6 +74,13 @@ def test_a_domain_of_which_only_some_addresses_are_listed_leaves_the_others_to_t
     assert find(rows, domain_names(b"a.w.example"), local_names(b"joe")) == Found(rows[0], "+", False)
     assert find(rows, domain_names(b"a.w.example"), local_names(b"ann")) == Found(rows[1], "-", False)
     assert find(rows[:1], domain_names(b"a.w.example"), local_names(b"ann")) is None
+
+
+def test_percenthack_rewrites_addresses_of_its_own_domain() -> None:
+    rows = [row("a.example", None)._replace(percenthack=True), row("b.example", "joe")]
+    assert hacked(rows, "a.example")
+    assert not hacked(rows, "b.example")
+    assert not hacked(rows, "c.example")
 
 
 def test_a_domain_that_is_not_there_is_not_ours() -> None:

@@ -25,7 +25,7 @@ DES = b"ab0vEt7pgLHNs"
 
 
 def stored(password: bytes, **more: bytes) -> bytes:
-    return record(**more).replace(b"\0*\0", b"\0" + password + b"\0", 1)  # type: ignore[arg-type]  # passed on as they are
+    return record(**more).replace(b"\0*\0", b"\0" + password + b"\0", 1)
 
 
 USERS = {

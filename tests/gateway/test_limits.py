@@ -243,7 +243,7 @@ def test_what_was_begun_is_answered_at_the_end() -> None:
             go_on.wait(PATIENCE)
             return rejected()
 
-        asked.says = says  # type: ignore[assignment]  # it is one, as mypy cannot see
+        asked.says = says
         with gateway(asked.address) as running, ExitStack() as stack:
             clients = {protocol: stack.enter_context(running.connect(protocol)) for protocol in REQUESTS}
             for protocol, client in clients.items():

@@ -34,6 +34,7 @@ def test_more_than_the_limit_throttles_for_its_time_and_no_longer() -> None:
     for n in range(2):
         counts.missing(question(b"no-%d@ours.test" % n))
     assert not counts.throttles(question())
+    assert counts.throttled() == []
     clock.now = 30.0
     counts.missing(question(b"no-2@ours.test"))
     assert counts.throttles(question())
@@ -42,6 +43,7 @@ def test_more_than_the_limit_throttles_for_its_time_and_no_longer() -> None:
     assert counts.throttles(question())
     clock.now = 90.0
     assert not counts.throttles(question())
+    assert counts.throttled() == []
     counts.missing(question(b"no-3@ours.test"))
     assert not counts.throttles(question())
 

@@ -66,9 +66,14 @@ def programs() -> Iterator[dict[str, Path]]:
 @pytest.fixture(params=["python", "c", "sanitized"])
 def program(request: pytest.FixtureRequest, programs: dict[str, Path]) -> Path:
     """One of the programs."""
-    if request.param not in programs:
+    return built(request.param, programs)
+
+
+def built(name: str, programs: dict[str, Path]) -> Path:
+    """The program of this name."""
+    if name not in programs:
         pytest.skip("PEER MISSING: the sanitizers of gcc")
-    return programs[request.param]
+    return programs[name]
 
 
 each_server = pytest.mark.parametrize("server", MAIL_SERVERS, ids=lambda server: server.name)
@@ -604,7 +609,7 @@ def test_by_udp_a_port_that_nobody_listens_at_is_a_temporary_failure(program: Pa
 
 def test_each_question_by_udp_has_a_nonce_of_its_own(program: Path) -> None:
     heard: list[bytes] = []
-    with answering_by_udp(lambda packet: heard.append(packet) or [own(packet)]) as module:  # type: ignore[func-returns-value]  # append() gives None
+    with answering_by_udp(lambda packet: heard.append(packet) or [own(packet)]) as module:
         for _ in range(5):
             MAIL_SERVERS[1].call(program, ADDRESS, CVM_LOOKUP=module)
     assert len({packets.parse_request(packet).nonce for packet in heard}) == 5
@@ -746,9 +751,7 @@ def judged(judge: Callable[..., int], *answer: bytes) -> str:
 
 @pytest.mark.parametrize("name", ["c", "sanitized"])
 def test_c_judges_damaged_answers_as_python_does(name: str, programs: dict[str, Path]) -> None:
-    if name not in programs:
-        pytest.skip("PEER MISSING: the sanitizers of gcc")
-    server, program = MAIL_SERVERS[1], programs[name]
+    server, program = MAIL_SERVERS[1], built(name, programs)
     answers = list(damaged([case.answer for case in ANSWERS.values() if case.answer], 300))
     given = iter(answers)
     with answering(lambda _request: next(given)) as module:

@@ -114,7 +114,7 @@ def test_what_a_module_does_not_know_the_next_may(net: Net, first: object, outco
     with temporary_directory() as directory, module(f"cvm-local:{directory}/one") as one:
         routes = directory / "routes"
         routes.write_text(f":{one.address},{net.alive.address}")
-        one.says = lambda _: first  # type: ignore[assignment,return-value]  # a reply from the table of cases
+        one.says = lambda _: first
         with gateway("", "--routes", str(routes)) as running:
             said = running.outcome("joe@any.test")
             if outcome is not None:
@@ -331,9 +331,13 @@ def test_certificates_that_cannot_be_read_are_said_at_the_start() -> None:
         routes, listener = directory / "routes", directory / "socket"
         routes.write_text(":https://127.0.0.1/")
         for name in ("CVM_GATEWAY_HTTPS_CA", "CVM_GATEWAY_HTTPS_CERTIFICATE"):
-            environment = {**os.environ, name: str(directory / "missing")}
-            command = [CVM_GATEWAY, "--routes", routes, f"policy:unix:{listener}"]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
-            assert done.returncode == 100
-            assert done.stderr.startswith(f"cvm-gateway: {name}: No such file")
-            assert not listener.exists()
+            for file, said in (
+                (directory / "missing", "No such file or directory\n"),
+                (routes, "expected a PEM file with "),
+            ):
+                environment = {**os.environ, name: str(file)}
+                command = [CVM_GATEWAY, "--routes", routes, f"policy:unix:{listener}"]
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+                assert done.returncode == 100
+                assert done.stderr.startswith(f"cvm-gateway: {name}: {file}: {said}")
+                assert not listener.exists()

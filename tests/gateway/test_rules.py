@@ -194,10 +194,11 @@ def wanting(path: str, *headers: str) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.0", *headers, "", ""]).encode()
 
 
-@pytest.mark.skipif(outside() is None, reason="this host has no address but loopback")
-def test_beyond_this_host_a_token_is_demanded(pair: Pair) -> None:
-    from gateways import free_port
+OUTSIDE = pytest.mark.skipif(outside() is None, reason="PEER MISSING: an address beside loopback")
 
+
+@OUTSIDE
+def test_beyond_this_host_a_token_is_demanded(pair: Pair) -> None:
     host, port = outside(), free_port()
     with gateway(pair.module.address, listeners=[f"http:{host}:{port}"], CVM_GATEWAY_TOKEN="open sesame") as running:
 
@@ -214,9 +215,9 @@ def test_beyond_this_host_a_token_is_demanded(pair: Pair) -> None:
         assert "sesame" not in running.log.read_text() + running.errors.read_text()
 
 
-@pytest.mark.skipif(outside() is None, reason="this host has no address but loopback")
+@OUTSIDE
 def test_beyond_this_host_http_does_not_start_without_a_token(pair: Pair) -> None:
-    done = run(f"http:{outside()}:0".replace(":0", ":18080"), CVM_GATEWAY_MODULE=pair.module.address)
+    done = run(f"http:{outside()}:18080", CVM_GATEWAY_MODULE=pair.module.address)
     assert done.returncode == 100
     assert "CVM_GATEWAY_TOKEN is required" in done.stderr
 

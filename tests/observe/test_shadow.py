@@ -14,6 +14,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -298,6 +299,10 @@ def another_host() -> Iterator[Host]:
         yield host
 
 
+def are_logged(server: Server, count: int) -> bool:
+    return len(differences(server)) == count
+
+
 def differences(server: Server, *until_of: str) -> list[str]:
     """The lines with ``!`` without their times, when there is one of each of these addresses."""
     for address in until_of:
@@ -347,7 +352,7 @@ def test_an_answer_from_memory_is_compared_too(host: Host) -> None:
     ):
         for times in range(1, 7):
             assert server.ask("bob").code == 100
-            until(lambda: len(differences(server)) == times, "another difference")  # noqa: B023  it ends here
+            until(partial(are_logged, server, times), "another difference")
 
 
 def test_a_command_is_started_for_each_request(host: Host) -> None:

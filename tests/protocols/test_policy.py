@@ -64,6 +64,19 @@ def test_what_is_no_policy_request_is_temporary(block: bytes) -> None:
     assert reply.reply.startswith(b"action=defer_if_permit 4.3.0 ")
 
 
+def test_a_blank_line_before_a_request_is_one_that_asks_nothing() -> None:
+    blank, other, asked = said(Policy(), [b"\n\n" + policy.request(at_rcpt(b"joe@ours.test", b""))])
+    assert isinstance(blank, Immediate)
+    assert blank == other
+    assert isinstance(asked, Question)
+
+
+def test_policy_waits_for_no_more_than_its_limit() -> None:
+    assert said(Policy(), [b"x" * policy.LIMIT]) == []
+    (bad,) = said(Policy(), [b"x" * (policy.LIMIT + 1)])
+    assert isinstance(bad, str)
+
+
 def request(**attributes: str) -> bytes:
     return policy.request({name.encode(): value.encode() for name, value in attributes.items()})
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvm_qmail.protocols.routes import Mistakes, parse
+from cvm_qmail.protocols.routes import MODULES_LIMIT, Mistakes, parse
+from cvm_qmail.transports.unix_socket import PATH_LIMIT
 
 FILE = b"""\
 # who holds which mailboxes
@@ -55,6 +56,15 @@ def test_without_a_default_other_domains_have_no_route() -> None:
 def test_each_module_is_named_once() -> None:
     assert parse(FILE).names[:3] == [*A_B, *SUB]
     assert len(parse(FILE + b"more.test:cvm-local:/run/default").names) == 6
+
+
+def test_as_many_modules_and_as_long_a_path_as_there_may_be() -> None:
+    modules = tuple(f"cvm-local:/{n}" for n in range(MODULES_LIMIT))
+    assert parse(b"a.test:" + ",".join(modules).encode()).of(b"a.test") == modules
+    longest = "cvm-local:/" + "x" * (PATH_LIMIT - 1)
+    assert parse(f":{longest}".encode()).of(None) == (longest,)
+    with pytest.raises(Mistakes):
+        parse(f":{longest}x".encode())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pieces import ANY, PIECES, cut, said
 from cvm_qmail.answer import Recipient
 from cvm_qmail.protocols.question import Immediate, Question
 from cvm_qmail.protocols.result import Result
-from cvm_qmail.protocols.socketmap import Socketmap, netstring
+from cvm_qmail.protocols.socketmap import LIMIT, Socketmap, netstring
 from cvm_qmail.reasons import Outcome, Rejection
 
 KEYS = st.lists(st.binary(max_size=60).filter(lambda key: not key.startswith(b'"')), max_size=5)
@@ -37,6 +37,20 @@ def test_socketmap_says_the_same_of_anything_in_any_pieces(data: bytes, places: 
 def test_socketmap_refuses_what_is_no_netstring(data: bytes) -> None:
     (bad,) = said(Socketmap(), [data])
     assert isinstance(bad, str)
+
+
+def test_socketmap_takes_no_more_than_its_limit() -> None:
+    largest = netstring(b"rcpt " + b"x" * (LIMIT - 5))
+    assert said(Socketmap(), [largest]) == [Question(Recipient(b"x" * (LIMIT - 5), None))]
+    assert said(Socketmap(), [largest[:-1]]) == []
+    (bad,) = said(Socketmap(), [b"%d:" % (LIMIT + 1)])
+    assert isinstance(bad, str)
+
+
+@pytest.mark.parametrize(("digits", "refused"), [(9, False), (10, True)])
+def test_socketmap_waits_for_no_more_than_nine_digits(digits: int, refused: bool) -> None:
+    assert bool(said(Socketmap(), [b"0" * digits])) is refused
+    assert bool(said(Socketmap(), [b"6:rcpt x,".rjust(digits + 8, b"0")[:-1]])) is refused
 
 
 def test_socketmap_takes_leading_zeros_and_any_name() -> None:

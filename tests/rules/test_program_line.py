@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import strategies  # noqa: F401  how hard properties are tried
 from hosts import temporary_directory
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -109,6 +108,7 @@ def test_the_status_of_what_the_shell_does_itself(command: bytes, status: int | 
     [
         (b"A=b env C=d preline -f prog a 2>/dev/null", [b"prog", b"a"]),
         (b"spamc | prog $EXT # comment", [b"prog", OPAQUE]),
+        (b"prog a\\\nb 'c\nd'", [b"prog", b"ab", b"c\nd"]),
         (b"prog a && true", None),
         (b"EXT=x prog", None),
     ],

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -168,13 +169,21 @@ def test_sigterm_leaves_a_path_that_is_not_its_own_any_more(server: Server) -> N
 
 def test_a_path_that_somebody_deleted_is_made_again(server: Server) -> None:
     for _ in range(2):
-        before = server.path.lstat().st_ino, server.log.read_text().count("was missing; created again")
+        before = times_made_again(server)
         server.path.unlink()
         until(server.path.exists, "the path is there again")
         assert server.ask("joe").code == 0
-        until(lambda: server.log.read_text().count("was missing; created again") > before[1])  # noqa: B023  called at once
+        until(partial(is_made_again, server, before), "it is logged")
     assert server.stop() == 0
     assert not server.path.exists()
+
+
+def times_made_again(server: Server) -> int:
+    return server.log.read_text().count("was missing; created again")
+
+
+def is_made_again(server: Server, times: int) -> bool:
+    return times_made_again(server) > times
 
 
 def test_clients_who_came_before_the_path_was_deleted_are_answered(trap: Host) -> None:
@@ -356,8 +365,16 @@ def test_sighup_is_harmless_to_supervisor_and_workers(server: Server) -> None:
         os.kill(pid, signal.SIGHUP)
     assert {server.ask("joe").code for _ in range(20)} == {0}
     for pid in pids:
-        until(lambda: all(state(pid) == "S" for _ in range(200)), "the worker is at rest")  # noqa: B023  called at once
+        until(partial(is_at_rest, pid), "the worker is at rest")
     assert workers(server, 2) == pids
+
+
+def is_at_rest(pid: int) -> bool:
+    return all(state(pid) == "S" for _ in range(200))
+
+
+def is_replaced(server: Server, pid: int) -> bool:
+    return pid not in server.workers() and len(server.workers()) == 2
 
 
 def state(pid: int) -> str:
@@ -371,7 +388,7 @@ def test_a_worker_that_is_killed_is_replaced(server: Server) -> None:
     for _ in range(3):
         pids = workers(server, 2)
         os.kill(pids[0], signal.SIGKILL)
-        until(lambda: pids[0] not in server.workers() and len(server.workers()) == 2, "another worker")  # noqa: B023  at once
+        until(partial(is_replaced, server, pids[0]), "another worker")
         assert server.ask("joe").code == 0
     assert server.logged("ended with signal 9")
 

@@ -267,7 +267,8 @@ def test_an_answer_that_lasts_for_a_while_is_cached_no_longer(tables: Tables) ->
 
 def test_an_answer_that_can_be_asked_again_holds_while_that_does(host: Host) -> None:
     class Guard:
-        marked: list[bytes] = []  # noqa: RUF012  of one test
+        def __init__(self) -> None:
+            self.marked: list[bytes] = []
 
         def mark(self, resource: bytes) -> None:
             self.marked.append(resource)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from changing import until_old
-from hosts import Host, cdb_bytes, plain_host, temporary_directory
+from hosts import Host, cdb_bytes, mounted, plain_host, temporary_directory
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.settings import Settings
@@ -466,17 +466,11 @@ def test_what_has_just_changed_is_not_cached(host: Host) -> None:
     assert Remembered(host).dependencies() is None
 
 
-@pytest.mark.peer("mount")
 def test_another_file_system_is_not_cached(host: Host) -> None:
     furnished(host)
     until_old([host])
-    mount = ["mount", "--bind", "/sys/kernel", host.root / MAILDIR / "new"]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this process may not mount")
-    try:
+    with mounted("/sys/kernel", host.root / MAILDIR / "new"):
         assert Remembered(host).dependencies() is None
-    finally:
-        subprocess.run(["umount", host.root / MAILDIR / "new"], check=True)
 
 
 def test_a_trace_has_no_dependencies(with_links: Host) -> None:

@@ -46,7 +46,7 @@ class World:
             self.became += 1
             return as_user(rights, home, function)
 
-        self.tables.as_user = counted  # type: ignore[assignment,method-assign]  # counts the calls
+        self.tables.as_user = counted
 
     def path(self, where: str) -> Path:
         return self.root / self.paths[where]

@@ -76,7 +76,7 @@ def in_mbox(
     lines: Iterable[bytes], names: Iterable[str] = HEADERS, original_address: Callable[[bytes], bytes] = bytes
 ) -> Iterator[Found]:
     """The addresses in the headers `names` of a mailbox, each once; `original_address` is for Delivered-To."""
-    wanted = {name.lower().encode("latin-1") for name in names}
+    wanted = {name.lower().encode("utf-8", "surrogateescape") for name in names}
     seen: dict[bytes, None] = {}
     for number, name, value in _headers(lines):
         if name not in wanted:

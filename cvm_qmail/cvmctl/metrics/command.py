@@ -47,24 +47,30 @@ def metrics(path: str | None, listen: str | None) -> None:
         server = server_at(host, int(port), path)
     except OSError as error:
         raise Failure(f"{listen}: {error.strerror or error}", TEMPORARY) from None
+    except UnicodeError:
+        raise Failure(f"--listen: {listen}: not a host name", PERMANENT) from None
     with suppress(KeyboardInterrupt), server:
         server.serve_forever()
 
 
 def server_at(host: str, port: int, path: str | None) -> ThreadingHTTPServer:
-    """An HTTP server that listens there, and serves the counters of the server with this socket.  Raises OSError."""
+    """An HTTP server that listens there, and serves the counters of the server with this socket.
+
+    Raises OSError, and UnicodeError for what cannot be a host name.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
 
     class Server(ThreadingHTTPServer):
         """At an IPv4 or an IPv6 address."""
 
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        address_family = family
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             """Says nothing about a client that has gone."""
             if not isinstance(sys.exception(), OSError):
                 super().handle_error(request, client_address)
 
-    return Server((host, port), _handler(path))
+    return Server((str(address[0]), port), _handler(path))
 
 
 def _handler(path: str | None) -> type[BaseHTTPRequestHandler]:

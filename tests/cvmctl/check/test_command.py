@@ -192,6 +192,13 @@ def test_what_is_wrong_is_reported_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["\N{CYRILLIC SMALL LETTER ZHE}", os.fsdecode(b"\xff")])
+def test_a_header_with_an_odd_name_is_in_no_mailbox(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mbox").write_text("From a@b Thu Jan  1 00:00:00 2026\nTo: joe@example.org\n\n")
+    done = check(None, "--json", "--header", name, tmp_path / "mbox")
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
 @pytest.mark.root
 def test_a_damaged_file_is_a_temporary_failure(host: Host, tmp_path: Path) -> None:
     (tmp_path / "list.gz").write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:500])

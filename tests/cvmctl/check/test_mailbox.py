@@ -34,7 +34,7 @@ end
 
 
 def found(text: bytes, **how: object) -> list[bytes]:
-    return [one.address for one in in_mbox(lines_of(io.BytesIO(text), lambda _: None), **how)]  # type: ignore[arg-type]  # by name
+    return [one.address for one in in_mbox(lines_of(io.BytesIO(text), lambda _: None), **how)]
 
 
 def listed(text: bytes) -> list[Found]:

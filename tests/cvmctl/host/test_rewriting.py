@@ -101,7 +101,7 @@ def test_the_way_back_leads_where_the_way_there_did(controls: Controls, account:
 
 @pytest.mark.parametrize("path", sorted((CORPUS / "logs").glob("*.json")), ids=lambda path: path.stem)
 def test_every_local_delivery_of_the_corpus_finds_its_recipient(path: object) -> None:
-    facts = load(path)  # type: ignore[arg-type]  # a path
+    facts = load(path)
     for row in facts["deliveries"]:
         original, recipient = as_bytes(row["original"]), as_bytes(row["recipient"])
         plain = logged(recipient) == recipient and b"%" not in original and b"@" in original

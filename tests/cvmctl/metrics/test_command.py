@@ -151,7 +151,7 @@ def test_a_client_that_goes_away_is_no_traceback_and_ipv6_is_served(
 
 
 @pytest.mark.parametrize(
-    "listen", ["9127", "localhost:", "localhost:\N{SUPERSCRIPT TWO}", "localhost:70000", "::1:9127"]
+    "listen", ["9127", "localhost:", "localhost:\N{SUPERSCRIPT TWO}", "localhost:70000", "::1:9127", "a..b:1"]
 )
 def test_a_wrong_address_is_said(listen: str, host: Host) -> None:
     with serving(host) as server:

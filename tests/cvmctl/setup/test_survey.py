@@ -31,7 +31,7 @@ def test_vpopmail_with_its_domains_and_where_its_accounts_are(runit: System) -> 
     runit.put("/home/vpopmail/etc/vpopmail.mysql", "db.example|0|vpopmail|secret|vpopmail\n")
     said = found(runit)
     assert said["vpopmail"] == {"home": "/home/vpopmail", "domains": 2, "database": "mysql"}
-    assert "the accounts are in a database: cvm-qmail needs its extra mysql" in said["advice"]  # type: ignore[operator]  # from JSON
+    assert "the accounts are in a database: cvm-qmail needs its extra mysql" in said["advice"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_patches_of_qmail_smtpd(runit: System, words: bytes, patches: list[s
     runit.put("/var/qmail/bin/qmail-smtpd", ELF + b"\0" + words)
     said = found(runit)
     assert said["qmail_smtpd"] == patches
-    assert f"then connect the mail server: docs/mail-servers/{page}" in said["advice"]  # type: ignore[operator]  # from JSON
+    assert f"then connect the mail server: docs/mail-servers/{page}" in said["advice"]
 
 
 def test_the_c_program_in_use_is_shadowed_and_its_secret_kept(runit: System) -> None:
@@ -58,7 +58,7 @@ def test_the_c_program_in_use_is_shadowed_and_its_secret_kept(runit: System) -> 
     runit.put("/etc/sv/old/env/CVM_LOOKUP", "cvm-local:/run/old/socket\n")
     runit.put("/etc/sv/old/env/CVM_LOOKUP_SECRET", "opensesame\n", 0o600)
     (runit.root / "etc/service/old").symlink_to("/etc/sv/old")
-    (service,) = found(runit)["services"]  # type: ignore[misc]  # a list
+    (service,) = found(runit)["services"]
     assert (service["is_c"], service["module"]) == (True, "cvm-local:/run/old/socket")
     said = runit.applied()
     assert "the C program: /etc/sv/old (runit): cvm-qmail, cvm-local:/run/old/socket" in said.stdout

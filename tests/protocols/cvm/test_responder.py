@@ -403,16 +403,21 @@ def test_a_login_gets_no_reason() -> None:
     )
 
 
+def saying(said: Answer) -> Lookup:
+    """The same answer to everybody."""
+    return lambda _: said
+
+
 def test_the_reason_is_left_out_first_where_facts_do_not_fit() -> None:
     long = Facts(b"joe", 5001, 5002, directory=b"/" + b"x" * 200, sys_directory=b"/" + b"x" * 200)
     for pad in range(60, 110):
-        to = lambda _, pad=pad: YES._replace(facts=long._replace(domain=b"d" * pad))  # noqa: E731  bound to this turn's pad
+        to = saying(YES._replace(facts=long._replace(domain=b"d" * pad)))
         plain, explained = (answer(request(account=b"joe", **more), to)[0] for more in ({}, {"reason": b""}))
         assert [fact for fact in explained.facts if fact[0] != Fact.REASON] == list(plain.facts)
 
 
 def test_a_reason_of_a_plug_in_is_cut_where_it_has_to_be() -> None:
-    to = lambda _: NO._replace(reason="\u00e9" + "x" * 500)  # noqa: E731  bound to this turn's pad
+    to = saying(NO._replace(reason="\u00e9" + "x" * 500))
     response, _ = answer(request(nonce=b"n" * 255, account=b"joe", reason=b""), to)
     assert response.code == 100
     assert (reason_of(request(account=b"joe", reason=b""), to) or b"").startswith(b"\\xe9xxx")
