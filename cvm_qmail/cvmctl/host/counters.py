@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 
-from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure
+from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure, counted
 from cvm_qmail.observe.backends import Backend
 from cvm_qmail.observe.stats import SUFFIX, OtherVersion, Stats, read
 from cvm_qmail.tables.backends import BackendState
@@ -62,9 +62,9 @@ def complaints(stats: Stats, now: float) -> list[str]:
     if supervisor["workers"] < about.workers and now - about.started > STALE:
         found.append(f"{supervisor['workers']} of {about.workers} workers run")
     if supervisor["stopped"]:
-        found.append(f"{supervisor['stopped']} workers are stopped")
+        found.append(f"{counted(supervisor['stopped'], 'worker')} stopped")
     if supervisor["quarantined"]:
-        found.append(f"{supervisor['quarantined']} paths are skipped, since lookups hung there")
+        found.append(f"{counted(supervisor['quarantined'], 'path')} skipped, since lookups hung there")
     found += [f"{backend.name} {described(backend, now)}" for backend in stats.backends if backend.bad]
     return found
 

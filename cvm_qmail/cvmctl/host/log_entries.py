@@ -3,6 +3,8 @@
     2026-11-26_10:00:00.00000 + joe@example.org joe mailbox /home/joe 85us
     {"result": "+", "code": 0, "account": "joe", ...}
 
+A gateway's lines have its listener as the user, and the client as the place.
+
 Invariants: a line that is not about a request is not an entry; nothing is guessed.  Fields stay escaped, as the log
 has them.
 
@@ -59,10 +61,14 @@ def parse(line: str) -> Entry | None:
 def _of_json(text: str) -> Entry | None:
     try:
         fields: dict[str, Any] = json.loads(text)
-        mark, reason = str(fields["result"]), str(fields["reason"])
-        account, domain = str(fields["account"]), fields["domain"]
-        address = account if domain is None else f"{account}@{domain}"
-        user, where, detail = (str(fields.get(name) or "-") for name in ("user", "where", "detail"))
+        mark, reason = str(fields["result"]), str(fields["reason"] or "-")
+        user, where = (str(fields.get(name) or "-") for name in ("user", "where"))
+        detail = str(fields.get("detail") or "")
+        if "listener" in fields:  # the gateway's
+            address, user, where = (str(fields[name] or "-") for name in ("address", "listener", "client"))
+        else:
+            account, domain = str(fields["account"]), fields["domain"]
+            address = account if domain is None else f"{account}@{domain}"
         return Entry(_outcome(mark, reason), address, user, reason, where, int(fields["microseconds"]), detail)
     except (ValueError, KeyError, TypeError):
         return None

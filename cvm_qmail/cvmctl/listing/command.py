@@ -31,7 +31,14 @@ from cvm_qmail.cvmctl.ui.output import TEMPORARY, Failure, text, warn
 
 @click.command("list")
 @click.argument("domain", required=False)
-@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(FORMATS)),
+    default="text",
+    show_default=True,
+    help="The form of the list: text for people, the others for mail servers.",
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write this file; it is replaced as a whole.")
 @click.option(
     "--patterns",

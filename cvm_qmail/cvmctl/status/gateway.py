@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException
 from typing import Any, NamedTuple
 
-from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure, Node, text
+from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure, Node, counted, text
 from cvm_qmail.gateway.listeners import Listener, parse
 from cvm_qmail.gateway.settings import Settings
 from cvm_qmail.process import sandbox
@@ -176,7 +176,7 @@ def shown(gateway: Gateway) -> Iterator[Node]:
         "failure" if complaints else "yes",
         [
             Node(f"process {gateway.pid}, since {_time(gateway.started)}"),
-            Node(f"{gateway.connections} connections, {gateway.throttled} throttled clients"),
+            Node(f"{counted(gateway.connections, 'connection')}, {counted(gateway.throttled, 'throttled client')}"),
             Node("modules", children=[_module(module) for module in gateway.modules]),
             Node("sandbox", children=[Node(f"gateway {gateway.pid}: {_confined(gateway)}")]),
         ],
@@ -197,7 +197,7 @@ def _module(module: Module) -> Node:
     since = f" since {_time(module.since)}" if module.since else ""
     detail = f", {module.detail}" if module.up is False and module.detail else ""
     return Node(
-        f"{module.name}: {_UP[module.up]}{since}{detail}, {module.asking} questions wait",
+        f"{module.name}: {_UP[module.up]}{since}{detail}, {counted(module.asking, 'waiting question')}",
         "failure" if module.up is False else "",
     )
 

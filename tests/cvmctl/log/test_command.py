@@ -15,7 +15,12 @@ from calling import called
 from hosts import Host
 from serving import PATIENCE, environment, serving
 
+from cvm_qmail.answer import Recipient
 from cvm_qmail.cvmctl.host.log_entries import Entry, parse
+from cvm_qmail.gateway.service import json_line, text_line
+from cvm_qmail.protocols.question import Question
+from cvm_qmail.protocols.result import Result
+from cvm_qmail.reasons import Outcome
 
 CVMCTL = Path(sys.executable).with_name("cvmctl")
 
@@ -66,6 +71,21 @@ def test_other_programs_send_nothing_to_the_terminal(tmp_path: Path) -> None:
 def test_an_address_that_looks_like_json_is_no_other_format() -> None:
     entry = parse('- {"result"@example.org alias no-mailbox - 85us')
     assert entry == Entry("rejected", '{"result"@example.org', "alias", "no-mailbox", "-", 85, "")
+
+
+@pytest.mark.parametrize(
+    ("question", "result"),
+    [
+        (Question(Recipient(b"joe", b"example.org"), client=b"192.0.2.7"), Result(Outcome.ACCEPTED, "mailbox")),
+        (Question(Recipient(b"jo\xe9", b"example.org")), Result(Outcome.OUT_OF_SCOPE, "no-route")),
+        (Question(Recipient(b"", None)), Result(Outcome.REJECTED, "")),
+    ],
+)
+def test_a_gateways_lines_mean_the_same_in_both_formats(question: Question, result: Result) -> None:
+    text, json = (parse(line("policy", question, result, 310e-6)) for line in (text_line, json_line))
+    assert text is not None
+    assert text == json
+    assert (text.user, text.microseconds) == ("policy", 310)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_stopped_worker_is_a_degraded_server(host: Host) -> None:
         os.kill(worker, signal.SIGSTOP)
         try:
             done = until(lambda: (found := status(str(server.path))).returncode == 1 and found, "it is degraded")
-            assert "1 workers are stopped" in done.stdout
+            assert "1 worker stopped" in done.stdout
         finally:
             os.kill(worker, signal.SIGCONT)  # else the server waits for it at its end, too
 

@@ -65,7 +65,7 @@ def test_what_is_wrong_is_said_below_in_full() -> None:
     degraded = NOW.stats._replace(supervisor={**NOW.stats.supervisor, "stopped": 1, "quarantined": 2})
     lines = [line.text for line in screen(BEFORE, NOW._replace(stats=degraded), 30, 24, PLAIN)]
     assert lines[0] == "cvm-qmail 1.1.0 /run/s:"
-    assert " ".join(lines[1:5]) == ("degraded 1 workers are stopped 2 paths are skipped, since lookups hung there")
+    assert " ".join(lines[1:5]) == ("degraded 1 worker stopped 2 paths skipped, since lookups hung there")
 
 
 def test_rates_are_of_the_last_seconds() -> None:
