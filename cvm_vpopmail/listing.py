@@ -31,13 +31,13 @@ def names(tables: Tables, settings: Settings, user: User) -> Iterator[Candidate]
 
 def _names(tables: Tables, settings: Settings, user: User) -> Iterator[Candidate]:
     policy = Vpopmail.from_settings(settings)
-    for name in filter(None, known(tables, settings, user, policy)):
+    for name in filter(None, _known(tables, settings, user, policy)):
         yield Candidate(name, False)
         if policy.qmail_ext or policy.tmda:
             yield Candidate(name + b"-", True)
     if policy.dialect is not None and policy.sql_aliases:
-        servers = _servers(tables, settings, policy, policy.dialect)
-        for name in filter(None, sql.alias_names(servers, user.name, _wait(settings))):
+        database = _pages(tables, settings, policy, policy.dialect)
+        for name in filter(None, sql.alias_names(database, user.name, _wait(settings))):
             yield Candidate(name, False)
             if name.endswith(b"-default"):
                 yield Candidate(name.removesuffix(b"default"), True)
@@ -48,18 +48,18 @@ def _names(tables: Tables, settings: Settings, user: User) -> Iterator[Candidate
             yield Candidate(name + b"-", True)
 
 
-def known(tables: Tables, settings: Settings, user: User, policy: Vpopmail) -> Iterator[bytes]:
+def _known(tables: Tables, settings: Settings, user: User, policy: Vpopmail) -> Iterator[bytes]:
     """The names of a domain's accounts.  Raises `Unavailable`."""
     if policy.dialect is None:
         return accounts(tables, user)
-    database = _servers(tables, settings, policy, policy.dialect)
+    database = _pages(tables, settings, policy, policy.dialect)
     return sql.names(database, user.name, policy.dialect, _wait(settings), many_domains=policy.many_domains)
 
 
-def _servers(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect) -> sql.Paged:
-    from cvm_vpopmail.tables.databases import sql as sql_of
+def _pages(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect) -> sql.Paged:
+    from cvm_vpopmail.tables.databases import pages  # only with a database
 
-    return sql_of(tables, settings, policy, dialect).pages
+    return pages(tables, settings, policy, dialect)
 
 
 def _wait(settings: Settings) -> float:

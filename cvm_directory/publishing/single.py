@@ -30,11 +30,11 @@ def publish(database: DirectoryDatabase, policy: Policy, local: bytes, domain: b
     if now == rules.UNKNOWN and not policy.include_unknown:
         return refused(place, Refusal.UNKNOWN, unknown=1)
     with database.transaction():
-        there = database.published([place]).get(place)
+        # Locked before anything is read: MariaDB would go on showing what there was at the first question.
+        there = database.published([place]).get(place) if policy.dry_run else database.lock(place)
         if there is None or there.host != policy.host:
+            database.take_back()
             return refused(place, Refusal.NOT_PUBLISHED, host=policy.host)
-        if not policy.dry_run:
-            there = database.lock(place)
         patterns = [other for other in rules.local_names(local, database.endings(place)) if other.endswith(ANYTHING)]
         found = database.verdicts(place, [name, *patterns])
         old = found.pop(name, None)

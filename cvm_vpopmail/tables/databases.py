@@ -30,10 +30,8 @@ V = TypeVar("V")
 class Sql(NamedTuple):
     """The tables of such a host."""
 
-    options: Options
     network: Network
     """The sockets that asking takes."""
-    pages: Pages
     accounts: Table[tuple[Domain, bytes], Account]
     logins: Logins
     """Never from the cache."""
@@ -69,11 +67,14 @@ def sql(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect, 
     optional = MayBeMissing(database, notices.seen)
     files = LimitFiles(tables, policy.directory)
     return Sql(
-        options,
         declared,
-        Pages(tables, options, connect),
         tables.traced("account", kept(accounts)),
         Logins(tables.traced("account", accounts), as_given=dialect.login_as_given),
         tables.traced("alias", kept(SqlAliases(optional))) if policy.sql_aliases else None,
         tables.traced("limits", kept(SqlLimits(optional, files)) if policy.sql_limits else files),
     )
+
+
+def pages(tables: Tables, settings: Settings, policy: Vpopmail, dialect: Dialect) -> Pages:
+    """All rows of these tables, for cvmctl; nothing is connected yet.  Raises `BadSetting`."""
+    return Pages(tables, Options.from_settings(settings, dialect, policy.directory), driver(dialect))

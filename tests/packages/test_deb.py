@@ -104,6 +104,10 @@ def test_installed_removed_and_purged_it_leaves_nothing_but_its_account(plain: M
     assert plain.run("dpkg", "-S", "/usr/bin/cvm-qmaild").stdout == "cvm-qmail: /usr/bin/cvm-qmaild\n"
     assert (plain.root / "usr/bin/cvm-qmail").read_bytes()[:4] == b"\x7fELF"
 
+    # The comments of the units are about the package.
+    elsewhere = "grep -E 'sysusers.conf|systemctl edit' /lib/systemd/system/cvm-*"
+    assert plain.sh(elsewhere, check=False).stdout == ""
+
     # Each program runs, without any package from elsewhere.
     named = (
         "cvm-qmaild",

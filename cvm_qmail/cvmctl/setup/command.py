@@ -57,7 +57,7 @@ def setup(
     if applied:
         _apply(tree, found, chosen)
     if json:
-        output.json_line(as_json(found, chosen))
+        output.json_exactly(as_json(found, chosen))  # scripts and units, with line ends and backslashes
         return
     show_found(found)
     show_plan(chosen, applied=applied)

@@ -169,7 +169,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Seque
 
 def json_line(value: object) -> None:
     """Prints `value` as JSON on one line, with unusual bytes in strings escaped as in the log."""
-    click.echo(json.dumps(_escaped(value)))
+    json_exactly(_escaped(value))
+
+
+def json_exactly(value: object) -> None:
+    """Prints `value` as JSON on one line; a program reads the strings as they are."""
+    click.echo(json.dumps(value))
 
 
 def _escaped(value: object) -> object:

@@ -71,5 +71,13 @@ def test_a_server_that_its_account_cannot_reach_is_named(runit: System) -> None:
     )
 
 
+def test_json_has_the_files_as_they_are_written(runit: System) -> None:
+    texts = {file["path"]: file["text"] for file in json.loads(runit.run("--json").stdout)["files"]}
+    runit.applied()
+    written = {path: (runit.root / path.lstrip("/")).read_text() for path in texts}
+    assert {path for path in texts if texts[path] != written[path]} == {"/etc/sv/cvm-rcptto/env/CVM_LOOKUP_SECRET"}
+    assert "\\\n" in texts["/etc/sv/cvm-rcptto/run"]
+
+
 def test_a_script_is_shown_as_it_can_be_read(runit: System) -> None:
     assert "\\x5c" not in runit.run().stdout
