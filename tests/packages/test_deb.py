@@ -22,7 +22,6 @@ pytestmark = [
 ]
 
 UNITS = [f"cvm-{name}.{kind}" for name in ("gateway", "rcptto", "vpopmail") for kind in ("service", "socket")]
-MODULE = "cvm-local:/run/cvm-rcptto/socket"
 SECRET = "/etc/cvm-qmail/env/CVM_LOOKUP_SECRET"
 
 
