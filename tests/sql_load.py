@@ -76,6 +76,7 @@ class Load:
         while not self._end:
             for name in RIGHT:
                 self.asked.append(ask(self._server, name))
+                time.sleep(0.001)  # else they would load the processors, not the server
 
     def _look_at_the_clock(self) -> None:
         while not self._end:
