@@ -106,7 +106,7 @@ def save(name: str, data: bytes) -> Path:
 
 def guided(name: str, seconds: float) -> None:
     """Hands over to atheris, which ends the process.  It saves what it finds itself, and prints it."""
-    import atheris  # type: ignore[import]  # only where it is installed, and without types
+    import atheris  # only where it is installed
 
     with atheris.instrument_imports(include=["cvm_qmail", "cvm_vpopmail"]):
         target = load(name)

@@ -26,7 +26,7 @@ class Counting(dict[bytes, bytes]):
 
     asked = 0
 
-    def get(self, key: bytes, /, default: bytes | None = None) -> bytes | None:  # type: ignore[override]  # a table's get has no default
+    def get(self, key: bytes, /, default: bytes | None = None) -> bytes | None:
         """As a dict."""
         self.asked += 1
         return super().get(key, default)

@@ -162,7 +162,7 @@ def ask(module: str, environment: dict[str, str]) -> None:
     outcomes = {0: "accepted", 100: "rejected", 4: "temporary failure"}
     print("\nWhat cvm-qmail answers (cvmctl ask MODULE ADDRESS; its exit status is the code of the answer):\n")
     for address, why in QUESTIONS:
-        command = [HERE / "cvmctl", "ask", module, address]
+        command = [str(HERE / "cvmctl"), "ask", module, address]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         outcome = "out of scope" if "out of scope:     1" in done.stdout else outcomes.get(done.returncode, "?")
         print(f"  {address:28} {done.returncode:3}  {outcome:18} {why}")
@@ -230,7 +230,7 @@ def main() -> int:
                 explain("nobody@vpop.example", lookup, root)
                 mailfront(recipients, lookup)
                 wrong = {**lookup, "CVM_LOOKUP_SECRET": "wrong"}
-                command = [HERE / "cvmctl", "ask", recipients, "joe@example.org"]
+                command = [str(HERE / "cvmctl"), "ask", recipients, "joe@example.org"]
                 status = subprocess.run(command, env=wrong, capture_output=True, check=False).returncode
                 print(f"\nWith a wrong secret the answer for joe@example.org is {status}: a temporary failure.")
                 log_in(passwords)

@@ -21,8 +21,8 @@ import pytest
 
 CORPUS = Path(__file__).parent / "corpus"
 
-ALIAS_UID, QMAILP_UID, QMAILS_UID = 5090, 5093, 5096
-NOFILES, QMAIL = 5099, 5098
+ALIAS_UID, QMAILP_UID = 5090, 5093
+NOFILES = 5099
 
 QMAIL_ACCOUNTS = (
     "alias:x:5090:5099::{root}/alias:/bin/true",

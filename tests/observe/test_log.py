@@ -290,11 +290,12 @@ def test_beyond_the_backlog_lines_are_counted_and_the_count_is_logged() -> None:
     assert (len(lines) - 1) + lost == count
 
 
+@pytest.mark.parametrize("detail", ["Permission denied", "x" * 5000])
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_line_too_long_for_a_pipe_does_no_harm_to_those_behind_it(form: str) -> None:
+def test_a_line_too_long_for_a_pipe_does_no_harm_to_those_behind_it(form: str, detail: str) -> None:
     odd = b"d/" + b"\xff" * 496  # below a directory .qmail-d that joe may not search, asked in version 1
     where = b"/srv/mail/home/virtual/customers/example.org/accounts/joe/.qmail-" + odd
-    long = event(account=b"joe-" + odd, reason="dotqmail-denied", where=where, detail="Permission denied")
+    long = event(account=b"joe-" + odd, reason="dotqmail-denied", where=where, detail=detail)
     with pipe(form) as (log, out):
         for each in (EVENT, long, EVENT):
             log.request(each)

@@ -76,12 +76,12 @@ def service(factory: ModuleFactory) -> Service:
             except Unavailable as error:
                 return Result(shown, shown, FAILED, error.reason, b"", error.where, error.detail)
             if way is not None:
-                answer = look_up_one(shown, way.address, lookup)
+                result = look_up_one(shown, way.address, lookup)
                 # qmail delivers such mail and the forwards bounce, so it has a list of its own in the report
-                return answer._replace(mark=Verdict.ACCEPTED.value) if answer.reason == NOBODY else answer
-            answer = look_up_one(shown, shown, lookup)
-            if answer.mark == Verdict.OUT_OF_SCOPE.value and Origin(shown).exact:  # its domain is no longer this host's
-                return answer
+                return result._replace(mark=Verdict.ACCEPTED.value) if result.reason == NOBODY else result
+            result = look_up_one(shown, shown, lookup)
+            if result.mark == Verdict.OUT_OF_SCOPE.value and Origin(shown).exact:  # its domain is no longer this host's
+                return result
             detail = "today's control files rewrite no address to this"
             return Result(shown, shown, FAILED, NO_WAY_BACK, b"", b"control/virtualdomains", detail)
 

@@ -91,7 +91,7 @@ def plain_size(file: IO[bytes]) -> int | None:
 
 
 def _uncompressed(name: str, raw: IO[bytes]) -> IO[bytes]:
-    buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]  # no other kind
+    buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]  # a raw file where it is no BufferedReader
     start = buffered.peek(6)[:6]
     if start.startswith(b"\x1f\x8b"):
         return io.BufferedReader(gzip.GzipFile(fileobj=buffered))

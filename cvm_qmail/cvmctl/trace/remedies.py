@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.extension import extensions
 from cvm_qmail.cvmctl.host import files
 from cvm_qmail.cvmctl.host.advice import HUP, NEWU
@@ -134,7 +133,7 @@ def _path(home: bytes, name: bytes) -> str:
     return text(b"%s/%s" % (home, name))
 
 
-# -- out of scope---------------------------------------------------------------------------------------
+# -- out of scope -------------------------------------------------------------------------------------
 
 
 def _remote(case: Case) -> Iterator[str]:
@@ -253,8 +252,7 @@ def _not_absolute(case: Case) -> Iterator[str]:
         yield f"let the home of {source} begin with a slash"
 
 
-def _cannot_see(case: Case) -> Iterator[str]:
-    assert isinstance(case.outcome, Unavailable)
+def _cannot_see(_case: Case) -> Iterator[str]:
     yield "run it as root: this process has no permission to read this path"
 
 

@@ -241,7 +241,6 @@ def test_a_whole_response_of_version_2() -> None:
 # -- facts that do not fit ----------------------------------------------------------------------------
 
 FULL = Facts(b"u" * 10, 1, 2, b"r" * 10, b"d" * 10, b"s" * 10, b"g" * 10, b"U" * 10, b"D" * 10, b"o" * 10, b"m" * 10)
-NEEDED = {Fact.USERNAME, Fact.USERID, Fact.GROUPID, Fact.DIRECTORY}
 
 
 def left_out(facts: Facts, version: int = 2) -> set[int]:
