@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ class Module:
             self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, suppress(OSError, packets.Malformed):  # whoever asks may be killed in the middle of it
             connection.settimeout(PATIENCE)
             packet = b""
             while data := connection.recv(4096):
@@ -104,10 +104,7 @@ class Module:
             if answer is None:
                 self._ended.wait(PATIENCE)
             else:
-                try:
-                    connection.sendall(answer)
-                except OSError:
-                    pass
+                connection.sendall(answer)
 
     def _receive(self) -> None:
         while not self._ended.is_set():

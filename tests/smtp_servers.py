@@ -281,7 +281,7 @@ class Postfix:
         ]
         (self.directory / "etc/master.cf").write_text("\n".join(lines) + "\n")
         master = [self._root / "usr/lib/postfix/sbin/master", "-d", "-c", self.directory / "etc"]
-        port = next(iter(ports.values()))
+        port = [*ports.values()][-1]  # it listens at one after the other
         with running(master, port, self.directory / "out", self.environment, self.directory):
             yield ports
 

@@ -24,6 +24,7 @@ import mmap
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from cvm_qmail.observe import backends
@@ -147,11 +148,25 @@ class Stats(NamedTuple):
         return 0.0
 
 
+def _check_replaceable(path: str) -> None:
+    """Raises OSError if something else than counters is at `path`, for a wrong setting must not cost a file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        if not S_ISREG(os.fstat(fd).st_mode) or os.read(fd, len(_MAGIC)) not in (b"", _MAGIC):
+            raise FileExistsError(errno.EEXIST, "exists, and is not a file of counters", path)
+    finally:
+        os.close(fd)
+
+
 class StatsFile:
     """The file of a server that runs, which writes it."""
 
     def __init__(self, path: str, about: About, columns: int) -> None:
-        """The file takes its name when it is complete.  Raises OSError."""
+        """The file takes its name when it is complete.  Raises OSError; EEXIST for a name that another file has."""
+        _check_replaceable(path)
         self._path = path
         cells = len(FIRST) + len(BUCKETS) + 1 + len(about.words)
         self._size = -(-(cells * 8 + backends.BYTES + TEXT) // 64) * 64

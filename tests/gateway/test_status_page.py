@@ -12,6 +12,7 @@ import pytest
 from gateways import Gateway, Pair, accepted, free_port, gateway, module, policy, rejected
 from hosts import temporary_directory
 from pages import Seen
+from serving import PATIENCE
 
 from cvm_qmail.gateway import status_page, status_tables
 from cvm_qmail.gateway.statistics import Backend, Statistics
@@ -167,7 +168,7 @@ def test_hostile_names_do_nothing_in_a_browser(pair: Pair) -> None:
         command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         command += [f"--user-data-dir={directory}", "--enable-logging=stderr", "--dump-dom"]
         command += [f"http://127.0.0.1:{pair.gateway.ports['http']}/?address={query}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE * 3, check=False)
     seen = Seen(done.stdout)
     assert set(seen.tags) <= TAGS, done.stderr
     assert "<title>cvm-gateway</title>" in done.stdout

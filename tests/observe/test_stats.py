@@ -175,6 +175,24 @@ def test_a_file_that_cannot_be_made_is_a_warning(host: Host) -> None:
         assert server.warned("no counters: /no-such-directory/s: No such file or directory")
 
 
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_what_is_no_file_of_counters_is_never_replaced(host: Host, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "precious"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        (tmp_path / "target").write_text("years of work")
+        path.symlink_to("target")
+    else:
+        path.write_text("years of work")
+    with serving(host, CVM_STATS=str(path)) as server:
+        assert server.warned(f"no counters: {path}: ")
+        assert server.ask("joe").code == 0
+    assert path.is_dir() if kind == "directory" else path.read_text() == "years of work"
+    assert path.is_symlink() == (kind == "link")
+    assert [*tmp_path.glob("precious.*")] == []
+
+
 @pytest.mark.root
 def test_a_server_that_takes_over_counts_anew(host: Host) -> None:
     with serving(host) as first:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from debs import Packages
 from machines import TOP, Machine, machine
-from serving import until
+from serving import PATIENCE, until
 
 from cvm_qmail.protocols.cvm import client
 
@@ -62,7 +62,7 @@ def answer(target: Machine, account: str) -> int:
     secret = (target.root / SECRET[1:]).read_bytes().strip()
     module = f"cvm-local:{target.root}/run/cvm-rcptto/socket"
     try:
-        return client.ask(module, account.encode(), b"example.org", secret=secret, timeout=10).code
+        return client.ask(module, account.encode(), b"example.org", secret=secret, timeout=PATIENCE).code
     except client.NoAnswer:
         return -1
 

@@ -136,7 +136,7 @@ def test_switched_off_it_is_said_and_refuses_nothing(host: Host) -> None:
         server.warned("CVM_SANDBOX=off")
         assert server.ask("joe-fork").code == 0
         assert "DONE" in server.warned("tried fork")
-        assert {status_of(pid)["NoNewPrivs"] for pid in server.workers()} == {"1"}
+        until(lambda: {status_of(pid)["NoNewPrivs"] for pid in server.workers()} == {"1"}, "workers gain no rights")
 
 
 def test_a_shadow_that_is_a_program_and_a_required_sandbox_exclude_each_other(host: Host) -> None:

@@ -71,9 +71,9 @@ def test_a_host_is_published(directory: Directory, host: Host) -> None:
 
 
 def test_a_domain_that_nobody_has_is_named(directory: Directory, host: Host) -> None:
-    said = directory.publish(host.environment, "exmaple.org", "v.example")
+    said = directory.publish(host.environment, "mistyped.example", "v.example")
     assert said.returncode == 100
-    assert "exmaple.org: not published, and stays as it is: this host does not have it" in said.stderr
+    assert "mistyped.example: not published, and stays as it is: this host does not have it" in said.stderr
     assert [*times(directory)] == ["v.example"]
 
 

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from calling import called
 from hosts import Host
-from serving import PATIENCE, environment, serving
+from serving import PATIENCE, environment, serving, until
 
 from cvm_qmail.answer import Recipient
 from cvm_qmail.cvmctl.host.log_entries import Entry, parse
@@ -181,6 +182,15 @@ def test_what_a_server_writes_is_understood(host: Host, form: str) -> None:
     assert all(isinstance(entry, Entry) and entry.microseconds > 0 for entry in entries)
 
 
+def opened(pid: int, directory: Path) -> list[str]:
+    """The files below a directory that a process has open."""
+    names = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            names.append(os.readlink(fd))
+    return [name for name in names if name.startswith(str(directory))]
+
+
 def test_a_file_is_followed_when_it_is_replaced(file: Path) -> None:
     """A line that is written in two parts is one; only the last of the files stays open."""
     command = [CVMCTL, "log", "-f", file, "--outcome", "rejected"]
@@ -205,8 +215,7 @@ def test_a_file_is_followed_when_it_is_replaced(file: Path) -> None:
             file.rename(file.with_name("old"))
             file.write_text(f"- {number}@example.org a no-mailbox - 1us\n")
             assert f"{number}@example.org" in process.stdout.readline()
-        opened = [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
-        assert [name for name in opened if name.startswith(str(file.parent))] == [str(file)]
+        until(lambda: opened(process.pid, file.parent) == [str(file)], "only that one is open")
     finally:
         timer.cancel()
         process.kill()
