@@ -22,11 +22,10 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import world
+from bench import SETTLING
 from world import Address, Host, temporary_directory
 
 CVMCTL = Path(sys.executable).with_name("cvmctl")
-SETTLING = 2.2
-"""Seconds until a changed file is trusted to be known by its times."""
 
 GOALS = {"check": 10_000, "audit": 50_000}
 """Addresses, and lines, in a second on two cores."""

@@ -39,7 +39,7 @@ class Setting(NamedTuple, Generic[T]):
     meaning: str
     unit: str = ""
     secret: bool = False
-    """Whether the value must be seen by nobody; `cvmctl status` then shows only that it is set."""
+    """Whether nobody must see the value: messages do not show it, and `cvmctl status` only that it is set."""
 
     def read(self, environment: Mapping[str, str]) -> T:
         """The value.  Raises `BadSetting`."""
@@ -47,7 +47,7 @@ class Setting(NamedTuple, Generic[T]):
         try:
             return self.parse(text)
         except Invalid as invalid:
-            raise BadSetting(self.name, text or "", str(invalid)) from None
+            raise BadSetting(self.name, "(not shown)" if self.secret else text or "", str(invalid)) from None
 
 
 # -- parsers ------------------------------------------------------------------------------------------

@@ -184,10 +184,7 @@ def from_corpus(system: Mapping[str, Any]) -> Memory:
 
     disk = Disk()
     disk.plant(system["tree"], ROOT, placed)
-    accounts: dict[bytes, Account] = {}
-    for line in system["passwd"]:
-        name, _, uid, gid, _, path, _ = placed(line).split(b":")
-        accounts.setdefault(name, Account(int(uid), int(gid), path))
+    accounts = accounts_of(system, placed)
     names = ("me", "envnoathost", "locals", "percenthack", "virtualdomains")
     files = [placed(system["control"][name]) if name in system["control"] else None for name in names]
     found: Controls | Unavailable
@@ -197,14 +194,23 @@ def from_corpus(system: Mapping[str, Any]) -> Memory:
         found = error
     return Memory(
         found,
-        cdb=_database(system["cdb"], placed),
+        cdb=database(system["cdb"], placed),
         accounts=accounts,
         owners=Asking(lambda path: disk.owner(path and os.path.join(ROOT, path), QMAILP)),
         homes=disk.home,
     )
 
 
-def _database(cdb: Mapping[str, Any] | None, placed: Callable[[str], bytes]) -> Table[bytes, bytes] | None:
+def accounts_of(system: Mapping[str, Any], placed: Callable[[str], bytes]) -> dict[bytes, Account]:
+    """The password file of a system of the corpus."""
+    accounts: dict[bytes, Account] = {}
+    for line in system["passwd"]:
+        name, _, uid, gid, _, home, _ = placed(line).split(b":")
+        accounts.setdefault(name, Account(int(uid), int(gid), home))
+    return accounts
+
+
+def database(cdb: Mapping[str, Any] | None, placed: Callable[[str], bytes]) -> Table[bytes, bytes] | None:
     """A dict, unless the file itself is the case."""
     if cdb is None:
         return None

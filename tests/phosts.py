@@ -18,14 +18,14 @@ from typing import Any, NamedTuple, TypeVar, cast
 import pytest
 from disk import Asking, Disk
 from hosts import as_bytes, cdb_bytes, systems
-from memory import Memory, _database, controls
+from memory import Memory, accounts_of, controls, database
 
 from cvm_qmail.answer import Recipient, Table, Unavailable
 from cvm_qmail.entry_points import load_programs
 from cvm_qmail.plugin import Delivery, FileAccess, Lookup, Plugin, Ran, RunProgram
 from cvm_qmail.qmail import qmail
 from cvm_qmail.rules.dotqmail import DotQmail, Found
-from cvm_qmail.rules.users import Account, User
+from cvm_qmail.rules.users import User
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.access import Status
 from cvm_qmail.tables.cdb import Database
@@ -237,17 +237,14 @@ def from_corpus(system: Mapping[str, Any]) -> Host:
 
     disk = Disk()
     disk.plant(system["tree"], ROOT, placed)
-    accounts: dict[bytes, Account] = {}
-    for line in system["passwd"]:
-        name, _, uid, gid, _, home, _ = placed(line).split(b":")
-        accounts.setdefault(name, Account(int(uid), int(gid), home))
+    accounts = accounts_of(system, placed)
     qmailp = accounts[b"qmailp"]
     control = system["control"]
     names = ("me", "envnoathost", "locals", "percenthack", "virtualdomains")
     memory = Looking(
         disk,
         parse(*(placed(control[name]) if name in control else None for name in names)),
-        cdb=_database(system["cdb"], placed),
+        cdb=database(system["cdb"], placed),
         accounts=accounts,
         owners=Asking(lambda path: disk.owner(path, Rights(qmailp.uid, qmailp.gid))),
     )

@@ -37,6 +37,7 @@ class Client(NamedTuple):
 
 
 def _mysql() -> Client:
+    from pymysql import err
     from pymysql.constants import CLIENT
 
     from cvm_vpopmail.tables import mysql
@@ -70,7 +71,7 @@ def _mysql() -> Client:
 
     return Client(
         connect,
-        mysql.LOGIN_ERRORS,
+        (err.Error, OSError),
         "SELECT @@global.read_only",
         insert,
         rows,

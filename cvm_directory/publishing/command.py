@@ -6,6 +6,7 @@ import os
 import sqlite3
 import tempfile
 import time
+from contextlib import closing
 
 import click
 
@@ -125,13 +126,12 @@ def _domains(settings: Settings, database: DirectoryDatabase, policy: Policy, do
             found = in_child(settings, lambda guard: exact.survey(settings, directory, domains, guard))
             _warn_of_unknown(found)
             listed = time.monotonic()
-            publication = Publication(found.path)
             publisher = Publisher(database, policy, refused.append)
-            publisher.publish(publication)
-            names = [of_domain(name, wild=name[:1] in (b"", b".")) for name in domains]
-            publisher.remove_others(publication.has, names)
+            with closing(Publication(found.path)) as publication:
+                publisher.publish(publication)
+                names = [of_domain(name, wild=name[:1] in (b"", b".")) for name in domains]
+                publisher.remove_others(publication.has, names)
             publisher.end()
-            publication.close()
         except sqlite3.Error as error:
             raise Failure(f"{tempfile.gettempdir()}: {error}", TEMPORARY) from None
     _report(publisher.counts, found, policy, listed - began, time.monotonic() - listed)

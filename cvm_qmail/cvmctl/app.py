@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.util import find_spec
 
 from cvm_qmail.exits import TEMPORARY
 from cvm_qmail.process.inherited import hold_standard_descriptors, reset_signals
@@ -12,9 +11,14 @@ from cvm_qmail.process.inherited import hold_standard_descriptors, reset_signals
 
 def main() -> int:
     """The command `cvmctl`."""
-    missing = [name for name in ("click", "rich") if find_spec(name) is None]
-    if missing:
-        print(f"cvmctl needs the package {missing[0]}: install it with  pip install 'cvm-qmail[tool]'", file=sys.stderr)
+    try:
+        import click  # noqa: F401  whether it can be imported
+        import rich  # noqa: F401  whether it can be imported
+    except ImportError as missing:
+        print(
+            f"cvmctl needs the package {missing.name or 'click'}: install it with  pip install 'cvm-qmail[tool]'",
+            file=sys.stderr,
+        )
         return TEMPORARY
 
     hold_standard_descriptors()

@@ -46,6 +46,12 @@ def _secret(text: str | None) -> Secret:
     return Secret(os.fsencode(text or ""))
 
 
+def _token(text: str | None) -> Secret:
+    if text and not re.fullmatch("[!-~]+", text):  # it is part of a header's line
+        raise Invalid("printable ASCII characters, no blank and no newline among them")
+    return Secret((text or "").encode("ascii"))
+
+
 def _module(text: str | None) -> str | None:
     return cvm_module(text) if text else None
 
@@ -79,7 +85,7 @@ SETTINGS: dict[str, Setting[Any]] = {
     "https_token": Setting(
         "CVM_GATEWAY_HTTPS_TOKEN",
         "unset",
-        _secret,
+        _token,
         "the bearer token for the gateways that routes name by https",
         secret=True,
     ),
@@ -145,7 +151,7 @@ SETTINGS: dict[str, Setting[Any]] = {
     "token": Setting(
         "CVM_GATEWAY_TOKEN",
         "unset",
-        _secret,
+        _token,
         "the bearer token that http listeners require from other hosts",
         secret=True,
     ),

@@ -11,8 +11,8 @@ import pytest
 CVM_GATEWAY = Path(sys.executable).with_name("cvm-gateway")
 
 
-def called(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CVM_GATEWAY, *arguments], env={}, capture_output=True, text=True, check=False)
+def called(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([CVM_GATEWAY, *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,14 @@ def test_options_may_stand_behind_the_listeners(tmp_path: Path) -> None:
     done = called(f"socketmap:unix:{tmp_path}/x", "--routes", f"{tmp_path}/routes", "--takeover")
     assert (done.returncode, done.stdout) == (100, "")
     assert done.stderr == f"cvm-gateway: {tmp_path}/routes: No such file or directory\n"
+
+
+@pytest.mark.parametrize("name", ["CVM_GATEWAY_TOKEN", "CVM_GATEWAY_HTTPS_TOKEN"])
+@pytest.mark.parametrize("token", ["two words", "of-a-file\n", "caf\xe9"])
+def test_a_token_that_no_header_can_have_is_said_at_start_and_not_shown(name: str, token: str) -> None:
+    done = called("socketmap:unix:/x", CVM_GATEWAY_MODULE="cvm-local:/x", **{name: token})
+    assert (done.returncode, done.stdout) == (100, "")
+    assert done.stderr == (
+        f"cvm-gateway: {name}: found '(not shown)', expected printable ASCII characters,"
+        " no blank and no newline among them\n"
+    )

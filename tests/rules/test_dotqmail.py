@@ -11,6 +11,8 @@ from cvm_qmail.rules.dotqmail import (
     DotQmail,
     Found,
     Home,
+    forwards,
+    has_instructions,
     judge_home,
     judge_list,
     judge_start,
@@ -247,3 +249,42 @@ def test_programs_are_what_follows_the_bar() -> None:
         b"|twice",
         b"",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"|a", True),
+        (b"?a", True),
+        (b"&ann\n|a", True),
+        (b"&ann\n?a", True),
+        (b"&ann|a\n./Maildir/\n #|a\n", False),
+        (b"", False),
+    ],
+)
+def test_instructions_are_lines_with_a_status_of_their_own(content: bytes, expected: bool) -> None:
+    assert has_instructions(content) is expected
+
+
+@pytest.mark.parametrize(
+    ("content", "addresses"),
+    [
+        (b"&ann@example.org\nbob\n", (b"ann@example.org", b"bob")),
+        (b"# both\n+list\n&ann\n", (b"ann",)),
+        (b"&ann\0joe\n", (b"ann",)),
+        *((b"&ann\n%cx\n" % sign, ()) for sign in b"./|?:"),
+        (b"", ()),
+    ],
+)
+def test_forwards_are_all_the_lines_or_none(content: bytes, addresses: tuple[bytes, ...]) -> None:
+    assert forwards(content) == addresses
+
+
+@pytest.mark.parametrize("branch", [False, True])
+def test_a_branch_is_no_forward_only_where_it_is_understood(branch: bool) -> None:
+    found = Found(b".qmail", DotQmail(0o100744, b"&ann\n?x\n"), default=False)
+    if branch:
+        with pytest.raises(Unavailable, match="dotqmail-forward-only"):
+            judge_start(found, branch=True)
+    else:
+        judge_start(found)

@@ -8,12 +8,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import pytest
-from hosts import Host, plain_host, temporary_directory
+from hosts import Host, temporary_directory
 from serving import AN_HOUR, PATIENCE, Server, finish, request, rest, serving, until
 
 from cvm_qmail.protocols.cvm import packets
@@ -23,14 +23,6 @@ from cvm_qmail.transports import stream, unix_socket
 pytestmark = pytest.mark.root
 
 OVERSIZE = b"\2\0\0"
-C_SERVER = Path("/usr/bin/cvm-qmail")
-
-
-@pytest.fixture(scope="module")
-def patient() -> Iterator[Server]:
-    """A server that gives its clients all the time in the world."""
-    with temporary_directory() as directory, serving(plain_host(directory), CVM_LOCAL_TIMEOUT=AN_HOUR) as running:
-        yield running
 
 
 def users_in(answer: bytes) -> bytes:

@@ -5,26 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import Host, plain_host, temporary_directory
-from serving import AN_HOUR, CVM_QMAIL, Server, request, run, serving, until
+from hosts import Host, temporary_directory
+from serving import CVM_QMAIL, Server, request, run, serving, until
 
 from cvm_qmail.transports import unix_socket
 
 pytestmark = pytest.mark.root
 
-OVERSIZE = b"\2\0\0"
 C_SERVER = Path("/usr/bin/cvm-qmail")
-
-
-@pytest.fixture(scope="module")
-def patient() -> Iterator[Server]:
-    """A server that gives its clients all the time in the world."""
-    with temporary_directory() as directory, serving(plain_host(directory), CVM_LOCAL_TIMEOUT=AN_HOUR) as running:
-        yield running
 
 
 # -- the path -----------------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ def test_what_is_too_long_is_reported_and_does_not_fill_the_memory() -> None:
     mbox = b"From x Sat Nov 21 05:19:31 2026\nTo: " + b"a@x,\n " * LINE_LIMIT + b"\n\n"
     (cut,) = in_mbox(io.BytesIO(mbox))
     assert cut.too_long
+    assert len(cut.address) < 2 * LINE_LIMIT
 
 
 def test_the_bytes_read_are_counted() -> None:
