@@ -192,6 +192,8 @@ class Database:
     def kill(self) -> None:
         """kill -9 of all its processes: a child of PostgreSQL answers for a moment after its server has gone."""
         assert self.process is not None
+        if self.process.poll() is not None:
+            return  # it has been killed before
         server, *children = self.pids()
         self._signal([server, *children], signal.SIGKILL)
         self.process.wait(PATIENCE)

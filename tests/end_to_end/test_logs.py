@@ -157,7 +157,7 @@ def test_loggers_write_what_cvmctl_reads_and_rotate_on_request(host: Host, tmp_p
         until(lambda: current.exists() and names([current]) == after, "a new file")
         assert names([*old, current]) == before + after
         today = called("log", "--day", "today", "--user", "ann", "--summary", str(current), env=environment(None, {}))
-        assert today.stdout.startswith("1 requests")
+        assert today.stdout.startswith("1 request\n")
 
 
 def test_the_page_has_the_loggers() -> None:

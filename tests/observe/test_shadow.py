@@ -362,7 +362,7 @@ def test_a_command_is_started_for_each_request(host: Host) -> None:
             f"#!/bin/sh\nQMAIL_ROOT={other.root} NSS_WRAPPER_PASSWD={other.root}/passwd exec {CVM_QMAIL}\n"
         )
         program.chmod(0o755)
-        with serving(host, CVM_SHADOW=f"cvm-command:{program}") as server:
+        with serving(host, CVM_SHADOW=f"cvm-command:{program}", CVM_LOOKUP_TIMEOUT=AN_HOUR) as server:
             assert server.ask("bob").code == 100
             server.logged("! bob@example.org alias no-mailbox")
 
@@ -625,7 +625,7 @@ def test_a_careful_switch_from_the_c_program(host: Host) -> None:
 @pytest.mark.peer("cvm-testclient")
 def test_the_c_program_without_a_service_of_its_own(host: Host) -> None:
     host.control("virtualdomains", "except.example:\n")
-    with serving(host, CVM_SHADOW=str(C_PROGRAM), **wrapped(host)) as server:
+    with serving(host, CVM_SHADOW=str(C_PROGRAM), CVM_LOOKUP_TIMEOUT=AN_HOUR, **wrapped(host)) as server:
         assert server.ask("joe").code == 0
         assert server.ask("joe", "except.example").code == 100
         assert differences(server, "joe") == [
