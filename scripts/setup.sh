@@ -74,7 +74,7 @@ need_venv() {
 SPREAD="-n auto --dist loadfile --no-loadscope-reorder"
 
 # What the tests need from Python's package index, and what is needed besides to work on the project.
-TEST_TOOLS="pytest>=8,<10 pytest-xdist>=3.7,<4 hypothesis>=6.100,<7"
+TEST_TOOLS="pytest>=8,<10 pytest-xdist>=3.7,<4 pytest-timeout>=2.3,<3 hypothesis>=6.100,<7"
 DEVELOPMENT_TOOLS="mypy>=1.11 ruff>=0.6 build>=1.2 hatchling>=1.27 codespell>=2.3,<3"
 EXTRAS=tool,mysql,pgsql,gateway
 

@@ -47,8 +47,8 @@ def _secret(text: str | None) -> Secret:
 
 
 def _token(text: str | None) -> Secret:
-    if text and not re.fullmatch("[!-~]+", text):  # it is part of a header's line
-        raise Invalid("printable ASCII characters, no blank and no newline among them")
+    if text and not re.fullmatch("[!-~](?:[ -~]*[!-~])?", text):  # it is part of a header's line
+        raise Invalid("printable ASCII characters, without a blank or a newline at either end")
     return Secret((text or "").encode("ascii"))
 
 

@@ -15,7 +15,7 @@ import pytest
 from calling import called
 from gateways import Gateway, Pair, gateway, module, policy, rejected
 from hosts import temporary_directory
-from serving import environment
+from serving import PATIENCE, environment
 
 from cvm_qmail.process import sandbox
 
@@ -118,10 +118,12 @@ class Listening(NamedTuple):
 def answering(response: bytes) -> Iterator[Listening]:
     """A listener that gives one client this response."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        server.settimeout(PATIENCE)  # if nobody asks
         asked: list[bytes] = []
 
         def answer() -> None:
             client, _ = server.accept()
+            client.settimeout(PATIENCE)
             with client, suppress(ConnectionError):  # it does not read what is too long
                 request = b""
                 while not request.endswith(b"\r\n\r\n"):
