@@ -5,8 +5,6 @@ raises `Unavailable`, which is neither yes nor no: the client has to try again l
 a value, or None for "not there", or raises `Unavailable`.
 """
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeVar
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from cvm_qmail.answer import Answer, Recipient
 from cvm_qmail.plugin import Lookup, Module
 from cvm_qmail.protocols.cvm.responder import responder
-from cvm_qmail.service.answer_cache import AnswerCache, Cached
 from cvm_qmail.service.events import Sink, as_one
 from cvm_qmail.service.service import DryRun, Service, service
 from cvm_qmail.settings import Settings
@@ -51,6 +50,8 @@ def make_responder(tables: Tables, module: Module, settings: Settings, sinks: Se
             return response
 
         return respond_once
+
+    from cvm_qmail.service.answer_cache import AnswerCache, Cached  # command mode must not pay for it
 
     cache = AnswerCache(tables)
     repeat, expected, cached_for, keep = sink.repeat, cache.expects, cache.get, cache.put

@@ -9,8 +9,6 @@ no life-cycle: ask `Tables` for what is needed, return functions.
 A program's answer may leave `user` and `facts` out: they are then those of the controlling user.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -161,7 +159,7 @@ class Delivery(NamedTuple):
     local: bytes
     """The local part that qmail-local is run for (its LOCAL): after percenthack, with what virtualdomains
     prepended, in the sender's case."""
-    runs: tuple[RunProgram, ...] = ()
+    runs: tuple["RunProgram", ...] = ()
     """Plug-ins and the shell: they know the exit status that a program would have."""
 
     @property

@@ -7,12 +7,10 @@ To add one: a row in `SETTINGS`, a field of the same name in `Settings`, run scr
 declare theirs with `Setting` too, and name them as an entry point of ``cvm_qmail.settings``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -312,7 +310,7 @@ class Settings(NamedTuple):
     environment: Mapping[str, str]
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """The settings in `environment`, by default this process's.  Raises `BadSetting`."""
         env = os.environ if environment is None else environment
         settings = cls(**read(SETTINGS, env), environment=env)

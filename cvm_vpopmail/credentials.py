@@ -15,8 +15,6 @@ Invariants: a password never shows: not in an error, a repr or a trace.
 Source: vmysql.c, vpgsql.c (load_connection_info), vpgsql.h (PG_CONNECT); mysql_real_connect(3).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from cvm_vpopmail.rules.numbers import strtol

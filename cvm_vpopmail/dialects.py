@@ -4,8 +4,6 @@ A new one is a declaration here, a function in `credentials` that reads vpopmail
 `tables` that connects.  No other code asks which kind it is: all that differs is in the declaration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -43,17 +41,17 @@ class Dialect(NamedTuple):
     """The table of one domain's accounts.  Raises `Unavailable` for a domain that can have none."""
     login_as_given: bool
     """Whether vpopmail looks up a login under the domain's name as given, not under the real one."""
-    driver: Callable[[], Connect]
+    driver: Callable[[], "Connect"]
     """Imports the module that connects.  Raises `ImportError`."""
 
 
-def _mysql() -> Connect:
+def _mysql() -> "Connect":
     from cvm_vpopmail.tables import mysql
 
     return mysql.connect
 
 
-def _pgsql() -> Connect:
+def _pgsql() -> "Connect":
     from cvm_vpopmail.tables import pgsql
 
     return pgsql.connect

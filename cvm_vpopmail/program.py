@@ -13,7 +13,6 @@ from cvm_qmail.plugin import Delivery, Plugin
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Tables
 from cvm_vpopmail.rules.records import concerns
-from cvm_vpopmail.settings import Vpopmail
 
 if TYPE_CHECKING:
     from cvm_vpopmail.host import Host
@@ -34,7 +33,10 @@ def plugin(tables: Tables, settings: Settings) -> Plugin:
         outcome = host().judge(delivery)
         return None if outcome is None else outcome.answer
 
-    Vpopmail.from_settings(settings)  # raises now, not at the first address
+    if any("VPOPMAIL_" in name for name in settings.environment):  # without one there is nothing to check
+        from cvm_vpopmail.settings import Vpopmail
+
+        Vpopmail.from_settings(settings)  # raises now, not at the first address
     if not tables.lasting:
         return Plugin(program, repeatable=True)
     return Plugin(program, repeatable=True, assumptions=host().assumed(), network=host().backend.network)

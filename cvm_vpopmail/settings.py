@@ -3,13 +3,11 @@
 docs/settings.md is made from `SETTINGS`.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import pwd
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from cvm_qmail.settings import BadSetting, Setting, Settings, choice, flag, number, path, read
 from cvm_vpopmail.dialects import DIALECTS, Dialect
@@ -148,7 +146,7 @@ class Vpopmail(NamedTuple):
     """None: the one in etc/defaultdomain."""
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Vpopmail:
+    def from_settings(cls, settings: Settings) -> Self:
         """From the environment, else from the disk.  Raises `BadSetting`."""
         given = read(SETTINGS, settings.environment)
         directory = given.pop("directory") or _home(settings.passwd)

@@ -10,7 +10,6 @@ import time
 
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.exits import complain
-from cvm_qmail.observe.log import as_line
 from cvm_qmail.service.events import Event
 
 
@@ -20,6 +19,8 @@ class Failures:
     def request(self, event: Event) -> None:
         """Prints the line of `event` if it is one of these."""
         if isinstance(event.outcome, Unavailable) or event.outcome.detail:
+            from cvm_qmail.observe.log import as_line  # most requests do not need it
+
             complain(as_line(event, time.monotonic() - event.began))
 
     def repeat(self, token: object, began: float) -> None:

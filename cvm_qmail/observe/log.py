@@ -15,8 +15,6 @@ much as the answer to a cached request.  They are written before a lookup reads 
 after the last response; the line of a temporary failure is written at once.
 """
 
-from __future__ import annotations
-
 import errno
 import math
 import os

@@ -3,8 +3,6 @@
 Apart from `policies`, which command mode does not need.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 
@@ -22,7 +20,7 @@ class Network(NamedTuple):
     any_port: bool = False
     """TCP to any port."""
 
-    def __or__(self, other: object) -> Network:
+    def __or__(self, other: object) -> "Network":
         if not isinstance(other, Network):
             return NotImplemented
         return Network(

@@ -10,6 +10,7 @@ Source: docs/programs.md; a module for each program.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 
 from cvm_qmail.plugin import NOT_FOUND, Delivery, Plugin, Ran, Rights, Settings, Tables
@@ -36,10 +37,20 @@ def dot_forward(tables: Tables, settings: Settings) -> Plugin:
 
 def vmailmgr(tables: Tables, settings: Settings) -> Plugin:
     """The plug-in for vmailmgr's vdeliver.  Raises `BadSetting`."""
-    from cvm_qmail.programs.vmailmgr import Vdeliver
-    from cvm_qmail.programs.vmailmgr_config import Policy
 
-    rule = Vdeliver(Policy.from_settings(settings))
+    @cache
+    def vdeliver() -> ProgramRule:
+        from cvm_qmail.programs.vmailmgr import Vdeliver
+        from cvm_qmail.programs.vmailmgr_config import Policy
+
+        return Vdeliver(Policy.from_settings(settings))
+
+    def rule(arguments: Sequence[bytes], delivery: Delivery, tables: Tables) -> Ran | None:
+        return vdeliver()(arguments, delivery, tables)
+
+    if any("VMAILMGR_" in name for name in settings.environment):  # without one there is nothing to check
+        vdeliver()  # raises now, not at the first address
+
     return _following({b"vdeliver": rule}, tables, settings)
 
 

@@ -6,10 +6,8 @@ on the host's directory is repeated only while that is unchanged.
 Source: vmailmgr's lib/config (config_read.cc, read_str.cc, configrc.in), lib/misc/exec.cc.
 """
 
-from __future__ import annotations
-
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from cvm_qmail.plugin import Delivery, FileAccess, Settings, Tables
 from cvm_qmail.settings import Setting, choice, path, read
@@ -37,7 +35,7 @@ class Policy(NamedTuple):
     locked: str = "accept"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Policy:
+    def from_settings(cls, settings: Settings) -> Self:
         """Raises `BadSetting`."""
         return cls(**read(SETTINGS, settings.environment))
 

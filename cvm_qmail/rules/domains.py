@@ -6,8 +6,6 @@ order is percenthack, locals, virtualdomains, and the first that knows the domai
 Source: qmail-send(8), qmail-send.c (rewrite), constmap.c.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from cvm_qmail.answer import Recipient, Table, new

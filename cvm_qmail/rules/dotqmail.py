@@ -7,8 +7,6 @@ message.
 Source: dot-qmail(5), qmail-local(8), qmail-local.c (qmesearch, checkhome, main).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Source: qmail-command(8), qmail-local.c (mailprogram).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from cvm_qmail.answer import Answer, Unavailable, Verdict

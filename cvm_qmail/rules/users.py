@@ -10,8 +10,6 @@ matches is used, however bad it turns out to be later.
 Source: qmail-users(5), qmail-lspawn.c (nughde_get, docmd), qmail-getpw(8), qmail-getpw.c.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from cvm_qmail.answer import Table, Unavailable, new

@@ -4,8 +4,6 @@ Invariants: no protocol and no socket is known here.  A `Sink` gets every reques
 it never changes or delays an answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple, Protocol

@@ -14,8 +14,6 @@ Outside the switch no open follows a link, neither at the end nor above: bits ha
 Source: qmail-local.c (qmeopen, checkhome), qmail-getpw.c (userext), error_temp.c.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

@@ -6,8 +6,6 @@ identity shows that it is unchanged.
 Source: path_resolution(7), acl(5).
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -6,8 +6,6 @@ are worked out in `dependencies`, which most requests never call, since an answe
 comes for the second time.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import time

@@ -12,8 +12,6 @@ NSS_WRAPPER_PASSWD, if set, replaces /etc/passwd and every other source.
 Source: getpwnam(3), fgetpwent(3), nsswitch.conf(5), nss-systemd(8); qmail-getpw.c.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

@@ -8,8 +8,6 @@ uid 0 clears them from its effective set for that time (the kernel does that by 
 Source: setfsuid(2), capabilities(7); qmail-lspawn.c (prot_gid, prot_uid), qmail-getpw.c.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections.abc import Callable

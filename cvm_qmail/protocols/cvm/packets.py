@@ -14,8 +14,6 @@ Source: the protocol documents of cvm 0.97; the C program's behaviour on well-fo
 the C program reads beyond a packet, dies of it or accepts garbage, this module's answer is BAD_CLIDATA.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple

@@ -7,8 +7,6 @@ parse, check the secret, ask the service, pack the facts.  No secret gets into a
 Source: CVM protocol documents; cvm 0.97 (module_request.c, module_output.c).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
