@@ -34,7 +34,7 @@ interpreter() {
 # "no": not every user may run it, so that tests which run programs as other users cannot pass.  The default comes first.
 interpreters() {
     for python in "$(interpreter)" /usr/bin/python3.[1-9][0-9] /usr/local/bin/python3.[1-9][0-9] \
-        /opt/hostedtoolcache/Python/*/x64/bin/python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python3; do
+        /opt/hostedtoolcache/Python/*/x64/bin/python3 "${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}"/versions/*/bin/python3; do
         "$python" - <<'END' 2>/dev/null || :
 import os, sys, ensurepip, venv
 if sys.version_info >= (3, 11) and sys.version_info.releaselevel == "final":
