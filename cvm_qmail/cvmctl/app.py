@@ -27,10 +27,24 @@ def main() -> int:
     from cvm_qmail.cvmctl.group import cvmctl, described
 
     try:
-        return int(cvmctl(prog_name="cvmctl", standalone_mode=True) or 0)
+        status = int(cvmctl(prog_name="cvmctl", standalone_mode=True) or 0)
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        status = end.code
     except OSError as error:  # of --help and --version; what ends a subcommand is a message already
         print(f"cvmctl: {described(error)}", file=sys.stderr)
-        return TEMPORARY
+        status = TEMPORARY
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1
+        )  # else the interpreter tries once more, and complains
+        if status == 0:
+            print(f"cvmctl: {described(error)}", file=sys.stderr)
+            status = TEMPORARY
+    return status
 
 
 def _open_standard_streams() -> None:

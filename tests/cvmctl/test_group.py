@@ -78,7 +78,11 @@ def test_closed_standard_descriptors_are_no_traceback(closed: str, arguments: li
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["log", "--help"], ["decode", "0200"]])
-def test_a_full_disk_is_no_traceback(arguments: list[str]) -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_full_disk_is_no_traceback(arguments: list[str], buffered: bool) -> None:
+    env = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
     with open("/dev/full", "w") as full:
-        done = subprocess.run([CVMCTL, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [CVMCTL, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env
+        )
     assert (done.returncode, done.stderr) == (111, "cvmctl: No space left on device\n")
