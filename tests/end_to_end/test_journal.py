@@ -88,7 +88,8 @@ def variables() -> dict[str, str]:
 def journal() -> Iterator[Journal]:
     process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-ec", APART])
     try:
-        inside = Path(f"/proc/{process.pid}/root/run/systemd/journal/stdout")
+        its_root = Path("/proc", str(process.pid), "root")
+        inside = its_root / "run/systemd/journal/stdout"
         until(lambda: process.poll() is not None or inside.exists(), "the journal starts")
         assert process.poll() is None
         yield Journal(process)
