@@ -249,11 +249,11 @@ class Bench:
 
     def theirs(self, host: Host, passwd: Path | None = None) -> AbstractContextManager[Server]:
         """The C program."""
-        return self._serving(THEIRS, host, passwd, {})
+        return self.serving(THEIRS, host, passwd, {})
 
     def ours(self, host: Host, passwd: Path | None = None, **more: str) -> AbstractContextManager[Server]:
         """Ours; `more`: environment variables."""
-        return self._serving(OURS, host, passwd, more)
+        return self.serving(OURS, host, passwd, more)
 
     @contextmanager
     def null(self) -> Iterator[Server]:
@@ -262,7 +262,8 @@ class Bench:
             yield server
 
     @contextmanager
-    def _serving(self, program: Path, host: Host, passwd: Path | None, more: Mapping[str, str]) -> Iterator[Server]:
+    def serving(self, program: Path, host: Host, passwd: Path | None, more: Mapping[str, str]) -> Iterator[Server]:
+        """A server of this program; `more`: environment variables."""
         environment = {"QMAIL_ROOT": str(host.root), "CVM_LOOKUP_SECRET": "", **more}
         with self._running([*self.seeing(passwd), program], environment, "cvm-local:") as server:
             yield server
