@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from cvm_qmail import __version__
-from cvm_qmail.exits import PERMANENT, TEMPORARY, Failure, complain
+from cvm_qmail.exits import PERMANENT, TEMPORARY, Failure, complain, status_of
 from cvm_qmail.exits import USAGE as USAGE_ERROR
-from cvm_qmail.settings import BadSetting, Settings
+from cvm_qmail.settings import Settings
 
 if TYPE_CHECKING:
     from cvm_qmail.observe.log import Log
@@ -38,8 +38,7 @@ options: --takeover       replace a running server without refusing a connection
 
 def main() -> int:
     """The command `cvm-qmail`."""
-    if len(sys.argv) == 1:
-        gc.disable()  # command mode: it ends before there is anything to collect
+    gc.disable()  # a tenth of the start otherwise; a server enables it, and nothing else lives long enough
     from cvm_qmail.qmail import qmail
 
     return run("cvm-qmail", qmail, sys.argv[1:])
@@ -47,18 +46,7 @@ def main() -> int:
 
 def run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:
     """Runs the module that `factory` makes, as `arguments` say; returns the exit status."""
-    try:
-        return _run(program, factory, arguments)
-    except BadSetting as bad:
-        message, status = str(bad), PERMANENT
-    except Failure as failure:
-        message, status = str(failure), failure.status
-    except OSError as error:
-        message, status = str(error), TEMPORARY
-    except KeyboardInterrupt:
-        message, status = "interrupted", TEMPORARY
-    complain(f"{program}: {message}")
-    return status
+    return status_of(program, lambda: _run(program, factory, arguments))
 
 
 def _run(program: str, factory: ModuleFactory, arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""How programs end: exit statuses, an exception that becomes a message, and messages on standard error.
+"""How programs end: exit statuses, exceptions that become a message and a status, and messages on standard error.
 
 Source: qmail-command(8): 100 is a permanent failure, 111 a temporary one.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 USAGE = 1
 PERMANENT = 100
@@ -19,6 +20,20 @@ class Failure(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def status_of(program: str, run: Callable[[], int]) -> int:
+    """Runs the program `run` and returns its exit status; what it raises becomes a message and a status."""
+    try:
+        return run()
+    except Failure as failure:
+        message, status = str(failure), failure.status
+    except OSError as error:
+        message, status = str(error), TEMPORARY
+    except KeyboardInterrupt:
+        message, status = "interrupted", TEMPORARY
+    complain(f"{program}: {message}")
+    return status
 
 
 def complain(text: str) -> None:

@@ -12,14 +12,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
+from cvm_qmail.exits import PERMANENT, Failure
+
 T = TypeVar("T")
 
 
-class BadSetting(Exception):
+class BadSetting(Failure):
     """A setting that cannot be used: its name, what was found, what was expected."""
 
     def __init__(self, name: str, found: str, expected: str) -> None:
-        super().__init__(f"{name}: found {found!r}, expected {expected}")
+        super().__init__(f"{name}: found {found!r}, expected {expected}", PERMANENT)
 
 
 class Invalid(ValueError):

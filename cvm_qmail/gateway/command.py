@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from cvm_qmail import __version__
 from cvm_qmail.escape import escape_text
-from cvm_qmail.exits import PERMANENT, TEMPORARY, Failure
+from cvm_qmail.exits import PERMANENT, TEMPORARY, Failure, complain, status_of
 from cvm_qmail.exits import USAGE as USAGE_ERROR
 from cvm_qmail.gateway import confinement, sockets
 from cvm_qmail.gateway.listeners import FORMS, Listener, parse
@@ -60,18 +60,7 @@ options: --routes FILE    a file with the modules for each domain, in place of C
 
 def main() -> int:
     """The command `cvm-gateway`; returns the exit status."""
-    try:
-        return _run(sys.argv[1:])
-    except BadSetting as bad:
-        message, status = str(bad), PERMANENT
-    except Failure as failure:
-        message, status = str(failure), failure.status
-    except OSError as error:
-        message, status = str(error), TEMPORARY
-    except KeyboardInterrupt:
-        message, status = "interrupted", TEMPORARY
-    print(f"cvm-gateway: {message}", file=sys.stderr)
-    return status
+    return status_of("cvm-gateway", lambda: _run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
@@ -172,10 +161,9 @@ def _allow_descriptors(settings: Settings, modules: int) -> None:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
     if hard < needed:
-        print(
+        complain(
             f"cvm-gateway: warning: {hard} open files are allowed, and CVM_GATEWAY_CONNECTIONS and"
-            f" CVM_GATEWAY_WAITING may need {needed}",
-            file=sys.stderr,
+            f" CVM_GATEWAY_WAITING may need {needed}"
         )
 
 
@@ -189,7 +177,7 @@ def _check_reach(bound: list[Bound], settings: Settings) -> None:
             if not settings.token:
                 raise Failure(f"{name}: other hosts can reach it: CVM_GATEWAY_TOKEN is required", PERMANENT)
         else:
-            print(f"cvm-gateway: warning: {name}: other hosts can reach it, and anybody there may ask", file=sys.stderr)
+            complain(f"cvm-gateway: warning: {name}: other hosts can reach it, and anybody there may ask")
 
 
 async def _serve(settings: Settings, bound: list[Bound], log: Log, routed: Routed | None) -> None:
@@ -213,10 +201,10 @@ def _confine(settings: Settings, bound: list[Bound], routed: Routed | None) -> N
     except sandbox.Unconfined as missing:
         raise Failure(str(missing), PERMANENT) from None
     if settings.sandbox == "off":
-        print("cvm-gateway: warning: CVM_SANDBOX=off", file=sys.stderr)
+        complain("cvm-gateway: warning: CVM_SANDBOX=off")
         return
     for lacking in missing_here:
-        print(f"cvm-gateway: warning: sandbox: {lacking}", file=sys.stderr)
+        complain(f"cvm-gateway: warning: sandbox: {lacking}")
 
 
 def _bind(listeners: list[Listener], settings: Settings, *, takeover: bool) -> list[Bound]:
