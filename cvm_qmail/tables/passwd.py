@@ -43,7 +43,9 @@ _HARMLESS_SERVICES = frozenset(
 )
 
 
-class _Passwd(ctypes.Structure):
+class PasswdStruct(ctypes.Structure):
+    """struct passwd, see getpwent(3)."""
+
     _fields_ = (
         ("pw_name", ctypes.c_char_p),
         ("pw_passwd", ctypes.c_char_p),
@@ -59,7 +61,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fmemopen.restype = ctypes.c_void_p
 _libc.fmemopen.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p]
 _libc.fclose.argtypes = [ctypes.c_void_p]
-_Result = ctypes.POINTER(_Passwd)
+_Result = ctypes.POINTER(PasswdStruct)
 _libc.fgetpwent_r.argtypes = [ctypes.c_void_p, _Result, ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(_Result)]
 _libc.getpwnam_r.argtypes = [ctypes.c_char_p, _Result, ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(_Result)]
 
@@ -74,7 +76,7 @@ def parse(text: bytes) -> Iterator[tuple[bytes, Account]]:
     stream = _libc.fmemopen(text, len(text), b"r")
     if not stream:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    entry = _Passwd()
+    entry = PasswdStruct()
     buffer = ctypes.create_string_buffer(max(_BUFFER, len(max(text.split(b"\n"), key=len)) + 1024))
     result = _Result()
     arguments = stream, ctypes.byref(entry), buffer, len(buffer), ctypes.byref(result)
@@ -109,7 +111,7 @@ def read_passwd(fd: int, size: int, path: bytes) -> Passwd:
 
 def ask(name: bytes) -> Account | None:
     """The system's answer for one name, from any source."""
-    entry = _Passwd()
+    entry = PasswdStruct()
     result = _Result()
     size = _BUFFER
     while True:

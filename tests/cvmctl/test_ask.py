@@ -18,11 +18,7 @@ CVMCTL = Path(sys.executable).with_name("cvmctl")
 
 
 def cvmctl(*arguments: str, **more: str | None) -> subprocess.CompletedProcess[str]:
-    if "PYTHONPATH" not in more:
-        return called(*arguments, env=environment(None, more))
-    return subprocess.run(
-        [CVMCTL, *arguments], env=environment(None, more), capture_output=True, text=True, check=False, timeout=30
-    )
+    return called(*arguments, env=environment(None, more))
 
 
 @pytest.mark.root

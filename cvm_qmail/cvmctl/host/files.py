@@ -24,7 +24,7 @@ from cvm_qmail.settings import Settings
 from cvm_qmail.tables.cdb import records
 from cvm_qmail.tables.control import entries, one_line
 from cvm_qmail.tables.door import Rights, Tables
-from cvm_qmail.tables.passwd import Accounts
+from cvm_qmail.tables.passwd import Accounts, PasswdStruct
 from cvm_qmail.tables.rights import Switch, drop_groups
 from cvm_qmail.tables.tracing import Note
 
@@ -176,20 +176,6 @@ def users_cdb(tables: Tables, settings: Settings) -> list[tuple[bytes, bytes]] |
 # -- accounts ---------------------------------------------------------------------------------------
 
 
-class _Passwd(ctypes.Structure):
-    """Struct passwd, see getpwent(3)."""
-
-    _fields_ = (
-        ("pw_name", ctypes.c_char_p),
-        ("pw_passwd", ctypes.c_char_p),
-        ("pw_uid", ctypes.c_uint32),
-        ("pw_gid", ctypes.c_uint32),
-        ("pw_gecos", ctypes.c_char_p),
-        ("pw_dir", ctypes.c_char_p),
-        ("pw_shell", ctypes.c_char_p),
-    )
-
-
 def accounts(tables: Tables, settings: Settings) -> dict[bytes, Account]:
     """All accounts of the system, as far as its name service lists them; of two with one name the first."""
     tables.mark(b"passwd")
@@ -199,7 +185,7 @@ def accounts(tables: Tables, settings: Settings) -> dict[bytes, Account]:
 
 def _all_accounts() -> dict[bytes, Account]:
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.getpwent.restype = ctypes.POINTER(_Passwd)
+    libc.getpwent.restype = ctypes.POINTER(PasswdStruct)
     found: dict[bytes, Account] = {}
     libc.setpwent()
     try:

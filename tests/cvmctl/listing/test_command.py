@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from pathlib import Path
 
 import cdblib
 import pytest
@@ -18,20 +16,9 @@ from cvm_qmail.cvmctl.listing.formats import notation
 
 pytestmark = pytest.mark.root
 
-CVMCTL = Path(sys.executable).with_name("cvmctl")
-
 
 def listing(host: Host, *arguments: str, **more: str | None) -> subprocess.CompletedProcess[str]:
-    if "PYTHONPATH" not in more:
-        return called("list", *arguments, env=environment(host, more))
-    return subprocess.run(
-        [CVMCTL, "list", *arguments],
-        env=environment(host, more),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return called("list", *arguments, env=environment(host, more))
 
 
 def listed(host: Host, *arguments: str) -> list[str]:

@@ -40,16 +40,7 @@ SYSTEMS = systems("qmail")
 
 
 def cvmctl(*arguments: str, host: Host | None = None, **more: str | None) -> subprocess.CompletedProcess[str]:
-    if "PYTHONPATH" not in more:
-        return called(*arguments, env=environment(host, more))
-    return subprocess.run(
-        [CVMCTL, *arguments],
-        env=environment(host, more),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return called(*arguments, env=environment(host, more))
 
 
 def traced(host: Host, *addresses: str, **more: str | None) -> list[dict[str, Any]]:
