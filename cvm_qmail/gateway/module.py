@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
-from secrets import token_bytes
 from typing import Protocol
 
 from cvm_qmail.answer import Recipient
@@ -60,7 +60,7 @@ class Cvm:
 
     def ask(self, recipient: Recipient, end: float, heard: Heard) -> None:
         """See `Way`."""
-        nonce = token_bytes(self._nonce_size) if self._nonce_size else b""
+        nonce = os.urandom(self._nonce_size) if self._nonce_size else b""
         packet = lookup.request(recipient, self._secret, nonce)
         self._transfer.exchange(packet, end, partial(_understand, nonce, heard))
 

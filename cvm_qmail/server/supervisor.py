@@ -101,8 +101,8 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, _ignore)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._confine()
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # what is shared with the workers stays shared
+        gc.enable()
         self._log.line("Starting.")
         taken_over = False
         lifeline = self._parent_pipe[0]

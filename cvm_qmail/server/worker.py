@@ -11,11 +11,10 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cvm_qmail.observe.counters import Counters
 from cvm_qmail.observe.log import Log
-from cvm_qmail.observe.shadow import Shadow
 from cvm_qmail.process import policies, sandbox
 from cvm_qmail.process.landlock import READ_ALL
 from cvm_qmail.process.network import Network
@@ -27,6 +26,9 @@ from cvm_qmail.tables import rights
 from cvm_qmail.tables.backends import Backends
 from cvm_qmail.tables.door import HangGuard
 from cvm_qmail.transports import datagram, stream
+
+if TYPE_CHECKING:
+    from cvm_qmail.observe.shadow import Shadow
 
 Respond = Callable[[bytes], bytes]
 

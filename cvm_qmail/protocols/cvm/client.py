@@ -16,7 +16,6 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from secrets import token_bytes
 from struct import Struct
 from typing import IO, NamedTuple
 
@@ -77,7 +76,7 @@ def ask(
     given = {Credential.DOMAIN: domain, Credential.SECRET: secret, Credential.PASSWORD: password, **(more or {})}
     credentials = {Credential.ACCOUNT: account, **{k: value for k, value in given.items() if value is not None}}
     scheme, _ = Module.parse(module)
-    nonce = token_bytes(NONCE) if scheme == "cvm-udp" and version == 2 else b""
+    nonce = os.urandom(NONCE) if scheme == "cvm-udp" and version == 2 else b""
     packet = packets.pack_request(packets.Request(version, nonce, credentials))
     return exchange(module, packet, timeout)
 
