@@ -8,9 +8,9 @@
 
 Used by the server's workers, by command mode, and by `cvmctl trace`.
 
-Invariants: `Tables.request` is called once for each request, here.  The cache comes before the parser:
-a repeated request costs no parsing.  The sinks get every request, parsed or malformed; what they have not yet written
-is written before a lookup reads a path where it may hang.
+Invariants: `Tables` is told of each request once, here, before anything is looked up.  The cache comes before the
+parser: a repeated request costs no parsing.  The sinks get every request, parsed or malformed; what they have not yet
+written is written before a lookup reads a path where it may hang.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from cvm_qmail.answer import Answer, Recipient
 from cvm_qmail.plugin import Lookup, Module
 from cvm_qmail.protocols.cvm.responder import responder
-from cvm_qmail.service.events import Sink, as_one
+from cvm_qmail.service.events import Sink, Sinks
 from cvm_qmail.service.service import DryRun, Service, service
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables.door import Tables
@@ -34,17 +34,19 @@ def make_responder(tables: Tables, module: Module, settings: Settings, sinks: Se
 
     `module` is made from these `tables`.
     """
-    sink = as_one(sinks)
+    sink = Sinks(sinks)
     secret = settings.lookup_secret
     exchange = responder(make_service(tables, module, settings), secret)
-    request_of = tables.request
+    arrived, begin = tables.arrived, tables.begin
     report, flush = sink.request, sink.flush
     tables.before_risk = flush
     if not (tables.lasting and module.repeatable and secret is not None):
 
         def respond_once(packet: bytes) -> bytes:
             flush()
-            response, event, _ = exchange(packet, request_of(cacheable=False).began)
+            began = arrived()
+            begin(cacheable=False)
+            response, event, _ = exchange(packet, began)
             if event is not None:
                 report(event)
             return response
@@ -57,12 +59,13 @@ def make_responder(tables: Tables, module: Module, settings: Settings, sinks: Se
     repeat, expected, cached_for, keep = sink.repeat, cache.expects, cache.get, cache.put
 
     def respond(packet: bytes) -> bytes:
-        request = request_of(cacheable=expected(packet))
+        began = arrived()
         cached = cached_for(packet)
         if cached is not None:
-            repeat(cached.token, request.began)
+            repeat(cached.token, began)
             return cached.response
-        response, event, repeatable = exchange(packet, request.began)
+        request = begin(cacheable=expected(packet))
+        response, event, repeatable = exchange(packet, began)
         if event is not None:
             token = report(event)
             if repeatable:

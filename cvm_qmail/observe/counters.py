@@ -71,9 +71,3 @@ class Counters:
         column[_REPEATS] += 1
         column[_NANOSECONDS] += int(seconds * 1e9)
         column[bisect_left(BUCKETS, seconds) + _LATENCIES] += 1
-
-    def settle(self) -> None:
-        """Nothing waits here."""
-
-    def flush(self) -> None:
-        """Nothing waits here."""

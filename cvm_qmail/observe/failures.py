@@ -25,9 +25,3 @@ class Failures:
 
     def repeat(self, token: object, began: float) -> None:
         """Nothing is cached in command mode."""
-
-    def settle(self) -> None:
-        """Nothing waits."""
-
-    def flush(self) -> None:
-        """Nothing waits."""

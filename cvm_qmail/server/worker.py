@@ -20,7 +20,7 @@ from cvm_qmail.process.landlock import READ_ALL
 from cvm_qmail.process.network import Network
 from cvm_qmail.process.refusals import Refusals
 from cvm_qmail.process.shared_memory import Slot
-from cvm_qmail.service.events import Sink, as_one
+from cvm_qmail.service.events import Sink, Sinks
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import rights
 from cvm_qmail.tables.backends import Backends
@@ -85,7 +85,7 @@ class Worker:
         self._backends = backends
         self._confined_now = confined
         self._sinks = sinks
-        self._sink = as_one(sinks)
+        self._sink = Sinks(sinks)
         self._make_respond = make_respond
         self._temporary = temporary
         self._refusals = refusals

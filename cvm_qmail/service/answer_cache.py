@@ -46,7 +46,7 @@ class AnswerCache:
     def get(self, packet: bytes) -> Cached | None:
         """The response to exactly this request that was sent before, if all its dependencies are unchanged.
 
-        `Tables.request` has been called for the current request.
+        `Tables.arrived` has been called for the current request.
         """
         known = self._responses.get(packet)
         if known is None:

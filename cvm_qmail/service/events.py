@@ -4,9 +4,9 @@ Invariants: no protocol and no socket is known here.  A `Sink` gets every reques
 it never changes or delays an answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from cvm_qmail.answer import Outcome, Recipient
 from cvm_qmail.plugin import Proof
@@ -45,12 +45,17 @@ class Sink(Protocol):
         """Receives a request.  Returns a token for `repeat`."""
         ...
 
-    def repeat(self, token: object, began: float) -> None:
+    def repeat(self, token: Any, began: float) -> None:
         """A cached response was sent again, for a request that began at `began`.
 
         `token` is what `request` returned when the response was made.
         """
         ...
+
+
+@runtime_checkable
+class Writer(Sink, Protocol):
+    """A sink that keeps what it receives for a moment, and has to be told when to write it."""
 
     def settle(self) -> None:
         """The response has been sent: there is time to write."""
@@ -61,51 +66,54 @@ class Sink(Protocol):
         ...
 
 
-class Pair:
-    """Two sinks as one.  A loop over any number of them would cost as much again as what they do."""
+class _Both:
+    """Two sinks as one."""
 
-    __slots__ = ("_first", "_second")
+    def __init__(self, one: Sink, other: Sink) -> None:
+        request_one, request_other, repeat_one, repeat_other = one.request, other.request, one.repeat, other.repeat
 
-    def __init__(self, first: Sink, second: Sink) -> None:
-        self._first = first
-        self._second = second
+        def repeat(token: Any, began: float) -> None:
+            first, second = token
+            repeat_one(first, began)
+            repeat_other(second, began)
 
-    def request(self, event: Event) -> object:
-        """Returns the tokens of both."""
-        return self._first.request(event), self._second.request(event)
+        self.request = lambda event: (request_one(event), request_other(event))
+        self.repeat = repeat
 
-    def repeat(self, token: Any, began: float) -> None:
-        """`token`: the tokens of both."""
-        self._first.repeat(token[0], began)
-        self._second.repeat(token[1], began)
 
-    def settle(self) -> None:
-        """See `Sink`."""
-        self._first.settle()
-        self._second.settle()
+class Sinks:
+    """All sinks as one: a `Writer`.
 
-    def flush(self) -> None:
-        """See `Sink`."""
-        self._first.flush()
-        self._second.flush()
+    Functions that are made once, since a loop over the sinks of a request costs as much again as what they do.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        """The sinks are called in this order."""
+        one = reduce(_Both, sinks) if sinks else _Nobody()
+        writers = [sink for sink in sinks if isinstance(sink, Writer)]
+        self.request: Callable[[Event], object] = one.request
+        self.repeat: Callable[[Any, float], None] = one.repeat
+        self.settle = _all(*(writer.settle for writer in writers))
+        self.flush = _all(*(writer.flush for writer in writers))
 
 
 class _Nobody:
     """Nobody watches."""
 
-    def request(self, event: Event) -> object:
+    def request(self, event: Event) -> None:
         """Nothing is noted."""
 
     def repeat(self, token: object, began: float) -> None:
         """Nothing is noted."""
 
-    def settle(self) -> None:
-        """Nothing waits."""
 
-    def flush(self) -> None:
-        """Nothing waits."""
+def _all(*functions: Callable[[], None]) -> Callable[[], None]:
+    """These functions, one after the other."""
+    if len(functions) == 1:
+        return functions[0]
 
+    def call() -> None:
+        for function in functions:
+            function()
 
-def as_one(sinks: Sequence[Sink]) -> Sink:
-    """One sink for all of them, which are asked in this order."""
-    return reduce(Pair, sinks) if sinks else _Nobody()
+    return call

@@ -117,34 +117,48 @@ class Tables:
         self._check_at = 0.0
         self._databases: dict[tuple[bytes, Rights | None, bool], CachedFile[Database]] = {}
         self._user_databases = UserDatabases(self._directories)
-        self.current = Request(time.monotonic(), self._stamp)
-        """The current request."""
+        self._arrived = time.monotonic()
+        """When the current request arrived."""
+        self.current = Request(self._arrived, self._stamp)
+        """The current lookup's request."""
 
     # -- requests, and what their answers depend on -----------------------------------------------
 
-    def request(self, *, cacheable: bool = True) -> Request:
-        """A request begins: information about directories from the last one is discarded.
+    def arrived(self) -> float:
+        """A request has arrived: asks whether anything has changed.  Returns the moment, by time.monotonic."""
+        moment = self._arrived = time.monotonic()
+        self._watch.look()
+        if moment >= self._check_at:
+            self._check()
+        return moment
+
+    def begin(self, *, cacheable: bool = True) -> Request:
+        """The lookup of the request that has arrived: information about directories from the last one is discarded.
 
         `cacheable`: whether its answer may be cached; if not, its dependencies are not collected.
         """
         request = self.current = Request(
-            time.monotonic(), self._stamp, self.before_risk, cacheable=cacheable and self._note is None
+            self._arrived, self._stamp, self.before_risk, cacheable=cacheable and self._note is None
         )
-        self._watch.look()
         self._directories.begin(request)
-        if request.began >= self._check_at:
-            self._check()
         return request
 
+    def request(self, *, cacheable: bool = True) -> Request:
+        """Both: a request arrives, and its lookup begins."""
+        self.arrived()
+        return self.begin(cacheable=cacheable)
+
     def still_valid(self, dependencies: Dependencies) -> bool:
-        """Whether everything that an answer depended on is unchanged.  Raises `Unavailable`."""
-        if dependencies.stamp != self._watch.stamp or self.current.began >= dependencies.until:
+        """Whether everything that an answer depended on is unchanged since.  Raises `Unavailable`."""
+        if dependencies.stamp != self._watch.stamp or self._arrived >= dependencies.until:
             return False
         mark = self._hang_guard.mark
         for path, identity in dependencies.files:
             mark(path)
             if not same(path, identity):
                 return False
+        if dependencies.rechecks:
+            self.begin(cacheable=False)  # the deadlines of their waits are counted from it
         for resource, holds in dependencies.rechecks:
             self._risk(resource)
             if not holds():
