@@ -1,20 +1,21 @@
-"""Children that must not outlive their parent, or exceed a deadline.
+"""Children that must not exceed a deadline.
 
 Invariants: a child leaves by os._exit and never returns into its parent's code; a parent never waits for a child that
 hangs in the kernel: it kills it and does not wait.
 
-Source: fork(2), fcntl(2) (F_SETSIG), prctl(2).
+Source: fork(2), kill(2), poll(2).
 """
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Iterable
+
+SIGKILL = 9
+"""That of the module `signal`, which costs command mode more than a fork."""
 
 
 def readable(descriptors: Iterable[int], seconds: float | None) -> list[int]:
@@ -27,20 +28,6 @@ def readable(descriptors: Iterable[int], seconds: float | None) -> list[int]:
     for descriptor in descriptors:
         waiting.register(descriptor, select.POLLIN)
     return [descriptor for descriptor, _ in waiting.poll(None if seconds is None else math.ceil(seconds * 1000))]
-
-
-def die_with_parent(pipe: int) -> bool:
-    """Arranges for SIGKILL when the last writer of `pipe` exits; returns False if it already has.
-
-    The parent alone keeps the writing end open.  PR_SET_PDEATHSIG would be simpler, but the kernel forgets
-    it at every setfsuid(2).
-    """
-    # A description of this process's own: the owner and the signal belong to it.
-    ours = os.open(b"/proc/self/fd/%d" % pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(ours, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-    return not readable([ours], 0)
 
 
 def run_with_deadline(work: Callable[[Callable[[bytes], None]], None], seconds: float) -> tuple[bytes, bool]:
@@ -73,7 +60,7 @@ def run_with_deadline(work: Callable[[Callable[[bytes], None]], None], seconds: 
         except ChildProcessError:
             pass  # SIGCHLD was ignored when this process started: the kernel has reaped it
     else:
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, SIGKILL)
     return data, ended
 
 

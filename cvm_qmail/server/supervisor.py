@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from cvm_qmail.escape import escape
 from cvm_qmail.exits import Failure, describe_exception
 from cvm_qmail.observe.log import Log
-from cvm_qmail.process.children import die_with_parent, readable
+from cvm_qmail.process.children import readable
+from cvm_qmail.process.lifeline import die_with_parent
 from cvm_qmail.process.sandbox import Unconfined
 from cvm_qmail.process.shared_memory import Slot
 from cvm_qmail.server.confinement import confine

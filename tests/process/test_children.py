@@ -1,4 +1,4 @@
-"""Children with a deadline, and children that die with their parent."""
+"""Children with a deadline."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import errno
 import gc
 import os
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
 from serving import until
 
-from cvm_qmail.process.children import die_with_parent, run_with_deadline
+from cvm_qmail.process.children import SIGKILL, run_with_deadline
 
 Write = Callable[[bytes], None]
 
@@ -67,22 +66,5 @@ def test_it_works_whatever_was_inherited_for_sigchld(ignored: signal.Handlers) -
         signal.signal(signal.SIGCHLD, before)
 
 
-def test_a_child_dies_when_the_last_writer_exits() -> None:
-    pipe, ours = os.pipe()
-    ready, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(ours)
-        os.write(writing, b"%d" % die_with_parent(pipe))
-        time.sleep(3600)
-        os._exit(0)
-    assert os.read(ready, 1) == b"1"
-    assert os.waitpid(child, os.WNOHANG) == (0, 0)
-    os.close(ours)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
-
-
-def test_a_child_whose_parent_has_exited_learns_it() -> None:
-    pipe, ours = os.pipe()
-    os.close(ours)
-    assert not die_with_parent(pipe)
+def test_the_signal_is_that_of_the_system() -> None:
+    assert signal.SIGKILL == SIGKILL

@@ -28,7 +28,7 @@ from typing import Any, NoReturn, TypeVar
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure, text
 from cvm_qmail.exits import describe_exception
-from cvm_qmail.process.children import die_with_parent
+from cvm_qmail.process.lifeline import die_with_parent
 from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables.door import HangGuard
 

@@ -28,7 +28,7 @@ from cvm_qmail.answer import Answer, Recipient, Unavailable
 from cvm_qmail.cvmctl.host.verdicts import FAILED
 from cvm_qmail.cvmctl.ui.arguments import recipient_of
 from cvm_qmail.exits import describe_exception
-from cvm_qmail.process.children import die_with_parent
+from cvm_qmail.process.lifeline import die_with_parent
 from cvm_qmail.process.shared_memory import Slots
 from cvm_qmail.settings import Settings
 from cvm_qmail.tables import rights
