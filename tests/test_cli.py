@@ -273,6 +273,10 @@ def test_command_mode_costs_no_more_than_it_needs(host: Host, account: str, stat
         "logging",
         "asyncio",
         "pathlib",
+        "signal",
+        "fcntl",
+        "secrets",
+        "hmac",
     } & {*child, *parent}
 
 

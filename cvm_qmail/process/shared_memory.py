@@ -101,10 +101,10 @@ class Slot:
 
     def mark(self, resource: bytes) -> None:
         """Notes which resource the worker uses now.  Raises `Unavailable` while that is in quarantine."""
-        key = resource[:_RESOURCE_LIMIT]
+        key = resource if len(resource) <= _RESOURCE_LIMIT else resource[:_RESOURCE_LIMIT]
         if self._until[0] > 0.0 and key in _quarantined(self._quarantined, self._clock()):
             raise Unavailable("hang-backoff", "a lookup hung here a moment ago", resource)
-        _RESOURCE.pack_into(self._resource, 0, len(key), key)  # as `_put`: half the time, once or twice a request
+        _RESOURCE.pack_into(self._resource, 0, len(key), key)  # `_put`, written out: it is done for every file
 
     # -- the supervisor's side --------------------------------------------------------------------
 

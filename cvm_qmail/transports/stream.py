@@ -26,10 +26,10 @@ import os
 import select
 import signal
 import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
+from time import monotonic, sleep
 
 from cvm_qmail.process.children import readable
 
@@ -90,6 +90,7 @@ class Worker:
         `needed` returns whether no worker with a lower number is free.
         """
         self._listener = listener
+        self._accepted: Callable[[], tuple[int, object]] = listener._accept  # type: ignore[attr-defined]  # noqa: SLF001  makes no socket object
         self._respond = respond
         self._limit = limit
         self._timeout = timeout
@@ -99,6 +100,8 @@ class Worker:
         self._needed = needed
         self._idle_wakeups = 0
         self._poll = select.poll()
+        self._sent = self._poll.poll
+        """Waits for a request that is complete."""
         self._polled = -1
         self._parked: dict[int, _Parked] = {}
         self._parked_events = select.epoll()
@@ -137,21 +140,21 @@ class Worker:
 
     def _accept(self) -> bool:
         """Accepts one connection and answers it, or parks it; False if there is none."""
-        began = time.monotonic()
+        began = monotonic()
         try:
-            fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  makes no socket object
+            fd, _ = self._accepted()
         except BlockingIOError:
             return False
         except OSError as error:
             return self._not_accepted(error)
-        waited = time.monotonic() - began > WAITED
+        waited = monotonic() - began > WAITED
         self._idle_wakeups = 0 if not waited or self._needed() else self._idle_wakeups + 1
         if fd != self._polled:  # nearly always the same number: the lowest that is free
             if self._polled >= 0:
                 self._poll.unregister(self._polled)
             self._poll.register(fd, select.POLLRDHUP)
             self._polled = fd
-        if self._poll.poll(self._grace):
+        if self._sent(self._grace):
             self._grace = GRACE
             self._answer(fd)
         else:
@@ -170,7 +173,7 @@ class Worker:
         """Handles an error of accept(2); returns whether to try again at once."""
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             if error.errno != errno.ECONNABORTED:
-                time.sleep(IDLE)  # unexpected; it must not become a busy loop
+                sleep(IDLE)  # unexpected; it must not become a busy loop
             return error.errno == errno.ECONNABORTED
         if readable([self._listener.fileno()], IDLE):  # EMFILE comes even if no client is waiting
             self._turn_away()
@@ -185,7 +188,7 @@ class Worker:
         try:
             self._listener.accept()[0].close()
         except OSError:
-            time.sleep(0.01)
+            sleep(0.01)
         finally:
             self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -209,7 +212,7 @@ class Worker:
     def _park(self, fd: int) -> None:
         if len(self._parked) >= PARKED_LIMIT:
             self._close(next(iter(self._parked)))
-        self._parked[fd] = _Parked(time.monotonic() + self._timeout)
+        self._parked[fd] = _Parked(monotonic() + self._timeout)
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)  # SIGIO when something comes
         self._parked_events.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
@@ -261,10 +264,10 @@ class Worker:
 
     def _until_next_end(self) -> float:
         """Seconds until the parked client that waits longest is overdue."""
-        return max(0.0, next(iter(self._parked.values())).end - time.monotonic())
+        return max(0.0, next(iter(self._parked.values())).end - monotonic())
 
     def _end_overdue(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         while self._parked:
             fd, client = next(iter(self._parked.items()))
             if client.end > now:
