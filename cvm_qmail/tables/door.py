@@ -33,7 +33,7 @@ from cvm_qmail.tables.control import ControlFiles
 from cvm_qmail.tables.dependencies import Dependencies, Request
 from cvm_qmail.tables.errors import REFUSED, describe
 from cvm_qmail.tables.file_access import HIDDEN, FileAccess, ModeBitAccess, SetfsuidAccess
-from cvm_qmail.tables.identity import same
+from cvm_qmail.tables.identity import unchanged
 from cvm_qmail.tables.passwd import Accounts
 from cvm_qmail.tables.rights import Rights, Switch
 from cvm_qmail.tables.user_databases import UserDatabases
@@ -152,11 +152,8 @@ class Tables:
         """Whether everything that an answer depended on is unchanged since.  Raises `Unavailable`."""
         if dependencies.stamp != self._watch.stamp or self._arrived >= dependencies.until:
             return False
-        mark = self._hang_guard.mark
-        for path, identity in dependencies.files:
-            mark(path)
-            if not same(path, identity):
-                return False
+        if not unchanged(dependencies.files, self._hang_guard.mark):
+            return False
         if dependencies.rechecks:
             self.begin(cacheable=False)  # the deadlines of their waits are counted from it
         for resource, holds in dependencies.rechecks:

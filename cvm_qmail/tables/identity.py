@@ -9,6 +9,7 @@ Source: stat(2), inode(7); git's "racily clean" entries.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 
 SETTLED = 2_000_000_000
 """Nanoseconds after which a file's times show a change.
@@ -31,11 +32,15 @@ def is_settled(st: os.stat_result, moment: int) -> bool:
     return max(st.st_mtime_ns, st.st_ctime_ns) < moment - SETTLED
 
 
-def same(path: bytes, before: Identity) -> bool:
-    """Whether `path`, which was not a link, is unchanged."""
-    try:
-        st = os.lstat(path)
-    except OSError:
-        return False
-    # `identity`, written out: it is called for every file of every cached answer
-    return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns) == before
+def unchanged(files: Iterable[tuple[bytes, Identity]], mark: Callable[[bytes], None]) -> bool:
+    """Whether these paths, none of which was a link, are unchanged; `mark` is called with each before it is read."""
+    for path, before in files:
+        mark(path)
+        try:
+            st = os.lstat(path)
+        except OSError:
+            return False
+        # `identity`, written out: it is called for every file of every cached answer
+        if (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns) != before:
+            return False
+    return True

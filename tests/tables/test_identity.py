@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from hosts import temporary_directory
 
-from cvm_qmail.tables.identity import identity, same
+from cvm_qmail.tables.identity import Identity, identity, unchanged
+
+
+def same(path: bytes, before: Identity) -> bool:
+    marked: list[bytes] = []
+    answer = unchanged([(path, before)], marked.append)
+    assert marked == [path], "it is known where it may hang"
+    return answer
 
 
 @pytest.fixture
@@ -55,3 +62,12 @@ def test_the_way_to_a_file_may_vanish(file: Path) -> None:
     file.parent.rmdir()
     assert not same(os.fsencode(file), before)
     file.parent.mkdir()  # its owner removes it
+
+
+def test_one_change_is_enough(file: Path) -> None:
+    here, other = os.fsencode(file), os.fsencode(file.parent)
+    both = [(path, identity(os.lstat(path))) for path in (here, other)]
+    assert unchanged(both, lambda _: None)
+    file.write_bytes(b"other text")
+    assert not unchanged(both, lambda _: None)
+    assert not unchanged(both[::-1], lambda _: None)
