@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 import signal
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import NamedTuple, NoReturn
 
 from cvm_qmail.cvmctl.bench.histogram import Latencies
 from cvm_qmail.cvmctl.ui.output import TEMPORARY, Failure
+from cvm_qmail.process.children import readable
 from cvm_qmail.protocols.cvm import client
 
 LOST_PAUSE = 0.01
@@ -130,10 +130,10 @@ def _gather(pipes: dict[int, int], tally: Tally, seconds: float | None) -> None:
     """Reads the reports as they come, for at most `seconds`; clients left in `pipes` have not reported."""
     end = None if seconds is None else time.monotonic() + seconds
     while pipes:
-        readable, _, _ = select.select([*pipes], [], [], None if end is None else max(0.0, end - time.monotonic()))
-        if not readable:
+        reported = readable(pipes, None if end is None else max(0.0, end - time.monotonic()))
+        if not reported:
             return
-        for fd in readable:
+        for fd in reported:
             with open(fd, "rb") as file:
                 report = file.read()
             os.waitpid(pipes.pop(fd), 0)

@@ -18,7 +18,6 @@ import mmap
 import os
 import pickle
 import re
-import select
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from typing import Any, NoReturn, TypeVar
 from cvm_qmail.answer import Unavailable
 from cvm_qmail.cvmctl.ui.output import PERMANENT, TEMPORARY, Failure, text
 from cvm_qmail.exits import describe_exception
+from cvm_qmail.process.children import readable
 from cvm_qmail.process.lifeline import die_with_parent
 from cvm_qmail.settings import BadSetting, Settings
 from cvm_qmail.tables.door import HangGuard
@@ -201,7 +201,7 @@ def _read(fd: int, seconds: float, progress: Callable[[], object]) -> tuple[byte
     parts: list[bytes] = []
     since, last = time.monotonic(), progress()
     while True:
-        if select.select([fd], [], [], seconds / PROGRESS_CHECKS)[0]:
+        if readable([fd], seconds / PROGRESS_CHECKS):
             data = os.read(fd, 1 << 20)
             if not data:
                 return b"".join(parts), True

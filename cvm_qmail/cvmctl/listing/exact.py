@@ -10,7 +10,6 @@ Invariants: every verdict is the lookup's own.  Whoever reads this decides what 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -64,7 +63,7 @@ def survey(
     first = {(place.domain, place.wild): place for place in reversed(here)}  # locals come first, and count
     where = [place for place in first.values() if not wanted or place.domain in wanted]
     whole = [address for address in controls.whole if not wanted or address.rpartition(b"@")[2] in wanted]
-    store = Store(tempfile.mkstemp(dir=directory)[1])
+    store = Store.made_in(directory)
     for (domain, wild), scope in controls.scopes(here).items():
         if not wanted or domain in wanted:
             store.add_place(domain, wild=wild, scope=scope, percenthack=not wild and domain in controls.percenthack)

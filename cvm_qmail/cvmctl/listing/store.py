@@ -12,9 +12,11 @@ Invariants: memory does not grow with the number of rows.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, Self
 
 from cvm_qmail.cvmctl.listing.entries import Candidate, Entry, Place
 
@@ -55,6 +57,13 @@ class Store:
         if not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             self._database.executescript(_SCHEMA)
         self._database.execute("BEGIN")
+
+    @classmethod
+    def made_in(cls, directory: str) -> Self:
+        """An empty one, in a new file there."""
+        fd, path = tempfile.mkstemp(dir=directory)
+        os.close(fd)
+        return cls(path)
 
     def close(self) -> None:
         """Keeps what was added."""

@@ -5,7 +5,6 @@ Invariants: failures and unknown addresses are kept separately, never left out s
 
 from __future__ import annotations
 
-import tempfile
 from typing import NamedTuple
 
 from cvm_qmail.answer import Answer, Recipient, Unavailable, Verdict
@@ -51,8 +50,7 @@ def survey(
     if domain is not None:
         where = of_domain(where, domain)
         whole = [address for address in whole if address.rpartition(b"@")[2] == domain]
-    path = tempfile.mkstemp(dir=directory)[1]
-    store = Store(path)
+    store = Store.made_in(directory)
     finder = CandidateFinder(tables, settings)
     store.add_candidates(finder.candidates())
     asking = Asking(lookup, store, finder)
@@ -62,7 +60,7 @@ def survey(
         account, _, host_name = address.rpartition(b"@")
         asking.entry(Entry(account, False, host_name, False), account, host_name)
     store.close()
-    return Found(path, finder.failures, asking.unknown, asking.unlisted)
+    return Found(store.path, finder.failures, asking.unknown, asking.unlisted)
 
 
 class Asking:

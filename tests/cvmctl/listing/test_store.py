@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cvm_qmail.cvmctl.listing.entries import Candidate, Entry, Place
@@ -41,3 +42,12 @@ def test_of_a_pattern_and_its_notation_the_pattern_stays(tmp_path: Path) -> None
     store.settle(include_unknown=False)
     store.close()
     assert list(Store(path).entries()) == [other, pattern]
+
+
+def test_a_new_file_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    stores = [Store.made_in(str(tmp_path)) for _ in range(2)]
+    assert stores[0].path != stores[1].path
+    for store in stores:
+        store.close()
+    assert len(os.listdir("/proc/self/fd")) == before
