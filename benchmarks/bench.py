@@ -251,7 +251,7 @@ class Bench:
         """The C program."""
         return self.serving(THEIRS, host, passwd, {})
 
-    def ours(self, host: Host, passwd: Path | None = None, **more: str) -> AbstractContextManager[Server]:
+    def ours(self, host: Host, passwd: Path | None = None, /, **more: str) -> AbstractContextManager[Server]:
         """Ours; `more`: environment variables."""
         return self.serving(OURS, host, passwd, more)
 
@@ -310,7 +310,15 @@ class Bench:
         bounded: bool = False,
     ) -> Load:
         """One round.  `bounded`: clients that are stuck at its end are no fault."""
-        command = [self.programs["load"], "-c", str(clients), "-s", str(silent), "-g", "0" if bounded else "10"]
+        command: list[str | Path] = [
+            self.programs["load"],
+            "-c",
+            str(clients),
+            "-s",
+            str(silent),
+            "-g",
+            "0" if bounded else "10",
+        ]
         command += ["-n", str(count)] if count else ["-t", str(seconds or self.pace.seconds)]
         os.truncate(server.log, 0)
         before = server.cpu()

@@ -14,7 +14,7 @@ from pathlib import Path
 from cvm_qmail.answer import Answer, Verdict
 from cvm_qmail.observe.counters import WORDS, Counters
 from cvm_qmail.observe.stats import About, StatsFile
-from cvm_qmail.service.events import NO_QUERY, Event, as_one
+from cvm_qmail.service.events import NO_QUERY, Event, Sinks
 
 REQUESTS = 200_000
 ROUNDS = 7
@@ -40,12 +40,6 @@ class Nothing:
     def repeat(self, token: object, began: float) -> None:
         """Notes nothing."""
 
-    def settle(self) -> None:
-        """Nothing waits."""
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
 
 def main() -> None:
     """Prints a line for a first answer, one for an answer from the cache, and what both add beside the log."""
@@ -56,7 +50,7 @@ def main() -> None:
         token = counters.request(event)
         print(f"a first answer: {best(lambda: counters.request(event)):.2f} us")
         print(f"an answer from the cache: {best(lambda: counters.repeat(token, event.began)):.2f} us")
-        alone, both = Nothing(), as_one([Nothing(), counters])
+        alone, both = Nothing(), Sinks([Nothing(), counters])
         tokens = both.request(event)
         first = best(lambda: both.request(event)) - best(lambda: alone.request(event))
         again = best(lambda: both.repeat(tokens, event.began)) - best(lambda: alone.repeat(None, event.began))

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
@@ -54,7 +54,7 @@ class Kind(NamedTuple):
     clients: int
     run: Callable[[Path, int, list[Asked], float], int]
     request: Callable[[bytes], bytes]
-    answers: dict[str, tuple[bytes, ...]]
+    answers: Mapping[str, tuple[bytes, ...]]
     port: str = ""
     """The listener that has a port."""
     goal: float = 0.0

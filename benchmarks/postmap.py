@@ -70,7 +70,7 @@ def cdb_table(directory: Path, found: list[bytes]) -> str:
 
 def rate(directory: Path, table: str, keys: bytes, connections: int, expected: int) -> float:
     """Keys a second.  Raises `Wrong` for other keys than expected."""
-    command = ["postmap", "-c", directory, "-q", "-", table]
+    command: list[str | Path] = ["postmap", "-c", directory, "-q", "-", table]
     began = time.monotonic()
     with ExitStack() as stack:
         asking = []

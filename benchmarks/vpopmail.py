@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import vworld
 from bench import MB, Bench, Load, Row, Server, Wrong, kilobytes, ratios, speed
@@ -20,7 +21,7 @@ DOMAINS, SIZE = 10_000, 100
 WARM = 20_000
 
 
-def addresses(bench: Bench, name: str, host: Host, asked: Sequence[Address]) -> os.PathLike[str]:
+def addresses(bench: Bench, name: str, host: Host, asked: Sequence[Address]) -> Path:
     """The file for load.c, with the codes that the server gives now; raises `Wrong` for any but yes and no."""
     with bench.ours(host) as server:
         answered = [Answered(address.packet, server.ask(address.packet)[0]) for address in asked]
@@ -30,12 +31,10 @@ def addresses(bench: Bench, name: str, host: Host, asked: Sequence[Address]) -> 
     return bench.packets(name, answered)
 
 
-def against(
-    bench: Bench, label: str, one: tuple[Server, os.PathLike[str]], other: tuple[Server, os.PathLike[str]], least: float
-) -> None:
+def against(bench: Bench, label: str, one: tuple[Server, Path], other: tuple[Server, Path], least: float) -> None:
     """A row: the rate of `one` as a part of that of `other`."""
 
-    def measure(server: Server, packets: os.PathLike[str]) -> Callable[[], Load]:
+    def measure(server: Server, packets: Path) -> Callable[[], Load]:
         return lambda: bench.load(server, packets)
 
     for server, packets in (one, other):
