@@ -97,6 +97,9 @@ def warm(bench: Bench, goal: float, clients: int) -> None:
     """A row of ours to theirs, and the system calls."""
     packets = bench.mix("warm", world.mix()[: world.AGAIN], bench.small)
     beside_c(bench, f"warm: 200 addresses, {clients_of(clients)}", goal, bench.small, packets, clients=clients)
+    with bench.theirs(bench.small) as theirs:
+        bench.warm(packets, theirs)
+        ceiling(bench, f"warm, {clients_of(clients)}", lambda: bench.load(theirs, packets, clients=clients), clients)
     if clients == 1:
         count_calls(bench, "warm", bench.small, packets)
 
@@ -128,6 +131,7 @@ def cold(bench: Bench, goal: float, clients: int) -> None:
     text, ratio = ratios(other, one)
     name = f"cold: 20,000 addresses, {clients_of(clients)}"
     bench.rows.append(Row(name, speed(one), speed(other), text, f"≥ {goal}", ratio >= goal))
+    ceiling(bench, f"cold, {clients_of(clients)}", lambda: measure(bench.theirs), clients)
     if clients == 1:
         count_calls(bench, "cold", host, packets)
 
@@ -150,9 +154,24 @@ def clients_of(count: int) -> str:
     return "one client" if count == 1 else "four clients"
 
 
+def ceiling(bench: Bench, name: str, theirs: Callable[[], Load], clients: int) -> None:
+    """A note of how many times the C program's rate any server can reach: one that looks at nothing."""
+    packets = null_packets(bench)
+    with bench.null() as null:
+        one, other = bench.in_turn(
+            theirs, lambda: bench.load(null, packets, clients=clients), rounds=min(bench.pace.rounds, COLD_ROUNDS)
+        )
+    bench.notes.append(f"Ceiling, {name}: a null server in C is at {ratios(other, one)[0]} of the C program.")
+
+
+def null_packets(bench: Bench) -> Path:
+    """The file for load.c, with the answers of the null server."""
+    return bench.packets("null", [Answered(address.packet, 0) for address in world.mix()])
+
+
 def floor(bench: Bench, clients: int) -> None:
     """What the kernel and the load generator cost."""
-    packets = bench.packets("null", [Answered(address.packet, 0) for address in world.mix()])
+    packets = null_packets(bench)
     with bench.null() as null:
         (loads,) = bench.in_turn(lambda: bench.load(null, packets, clients=clients, seconds=bench.pace.seconds / 2))
     bench.notes.append(f"Floor: a null server in C, {clients} client{'s'[: clients > 1]}: {speed(loads)}.")
