@@ -204,6 +204,8 @@ class Database:
         """Its processes hang: SIGSTOP."""
         pids = self.pids()
         self._signal(pids, signal.SIGSTOP)
+        # One thread takes the signal and stops the others; until it has run, they go on answering.
+        until(lambda: all(map(_has_stopped, pids)), "all its threads stop")
         try:
             yield
         finally:
@@ -220,6 +222,14 @@ class Database:
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [pid, *map(int, children)]
+
+
+def _has_stopped(pid: int) -> bool:
+    """Whether all threads of a process are stopped, or it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        threads = Path(f"/proc/{pid}/task").iterdir()
+        return all(thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "TZX" for thread in threads)
+    return True
 
 
 class MariaDb(Database):
